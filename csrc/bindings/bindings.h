@@ -1,0 +1,11 @@
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace vx {
+
+void bind_codec(pybind11::module_& m);
+void bind_pager(pybind11::module_& m);
+void bind_small_ops(pybind11::module_& m);
+
+}  // namespace vx

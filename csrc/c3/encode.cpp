@@ -1,0 +1,199 @@
+// The encoder: one pass for the exponent window of a panel, one pass for its planes and escapes.
+#include <cstring>
+#include <utility>
+
+#include "c3/codec.h"
+
+namespace vx {
+namespace {
+
+// 8 columns x 64 rows of bit patterns, each column in vector byte order; missing rows and columns are zero weights.
+using Block = uint32_t[kBlockCols][kPanelRows];
+
+template <class Item>
+struct Source {
+  const Item* weights;
+  int64_t row_stride, n_rows, n_cols;
+
+  void block(int64_t row0, int64_t col0, Block& out) const {
+    const int64_t rows = n_rows - row0 < kPanelRows ? n_rows - row0 : kPanelRows;
+    const int64_t cols = n_cols - col0 < kBlockCols ? n_cols - col0 : kBlockCols;
+    if (rows < kPanelRows || cols < kBlockCols) std::memset(out, 0, sizeof out);
+    for (int64_t row = 0; row < rows; ++row) {
+      const Item* source = weights + (row0 + row) * row_stride + col0;
+      const int at = byte_of_row(static_cast<int>(row));
+      for (int64_t col = 0; col < cols; ++col) out[col][at] = source[col];
+    }
+  }
+};
+
+uint32_t choose_base(const uint64_t (&histogram)[256]) {
+  uint64_t covered = 0;
+  for (int e = 1; e <= kWindow; ++e) covered += histogram[e];
+  uint64_t best = covered;
+  uint32_t base = 0;
+  for (uint32_t b = 1; b + kWindow <= 255; ++b) {
+    covered += histogram[b + kWindow];
+    covered -= histogram[b];
+    if (covered > best) {
+      best = covered;
+      base = b;
+    }
+  }
+  return base;
+}
+
+template <class T>
+void append(std::vector<uint8_t>& bytes, T value) {
+  const auto* p = reinterpret_cast<const uint8_t*>(&value);
+  bytes.insert(bytes.end(), p, p + sizeof value);
+}
+
+struct PanelEscapes {
+  std::vector<uint8_t> far, near;
+  uint32_t n_far = 0, n_near = 0;
+};
+
+void write_planes(const FloatLayout& layout, const Block& weights, const uint8_t (&codes)[kBlockCols][kPanelRows],
+                  uint8_t* prefix, uint8_t* residual) {
+  const int sign_shift = layout.exponent_bits + layout.mantissa_bits, r_bits = layout.residual_bits();
+  const int planes = layout.byte_planes();
+  uint8_t high[kBlockCols][kPanelRows];  // residual bits above the byte planes
+  std::memset(prefix + 256, 0, 64);
+  for (int col = 0; col < kBlockCols; ++col) {
+    uint8_t* nibbles = prefix + (col / 2) * 64;
+    uint8_t* top_bits = prefix + 256;
+    for (int at = 0; at < kPanelRows; ++at) {
+      const uint32_t w = weights[col][at];
+      const uint8_t nibble = static_cast<uint8_t>((w >> sign_shift) << 3 | codes[col][at]);
+      nibbles[at] = col % 2 == 0 ? nibble : static_cast<uint8_t>(nibbles[at] | nibble << 4);
+      top_bits[at] = static_cast<uint8_t>(top_bits[at] | ((w >> r_bits) & 1u) << col);
+      high[col][at] = static_cast<uint8_t>((w & ((1u << r_bits) - 1)) >> (8 * planes));
+    }
+    for (int b = 0; b < planes; ++b)
+      for (int at = 0; at < kPanelRows; ++at)
+        residual[(col * planes + b) * 64 + at] = static_cast<uint8_t>(weights[col][at] >> (8 * b));
+  }
+  uint8_t* rest = residual + kBlockCols * planes * 64;
+  if (layout.rest_bits() == 1) {
+    for (int at = 0; at < kPanelRows; ++at) {
+      uint8_t bits = 0;
+      for (int col = 0; col < kBlockCols; ++col) bits = static_cast<uint8_t>(bits | high[col][at] << col);
+      rest[at] = bits;
+    }
+    return;
+  }
+  for (int group = 0; group < 2; ++group)
+    for (int j = 0; j < 3; ++j)
+      for (int at = 0; at < kPanelRows; ++at)
+        rest[(group * 3 + j) * 64 + at] = static_cast<uint8_t>(high[4 * group + j][at] |
+                                                               ((high[4 * group + 3][at] >> (2 * j)) & 3) << 6);
+}
+
+template <class Item>
+EncodedTile encode_exact(const Source<Item>& source, Dtype dtype) {
+  const FloatLayout layout = float_layout(dtype);
+  const int m_bits = layout.mantissa_bits;
+  const uint32_t e_mask = (1u << layout.exponent_bits) - 1, m_mask = (1u << m_bits) - 1;
+  const int64_t panels = (source.n_rows + kPanelRows - 1) / kPanelRows;
+  const int64_t blocks = (source.n_cols + kBlockCols - 1) / kBlockCols;
+  const uint64_t table = panel_table_bytes(panels), r_block = layout.residual_block_bytes();
+  EncodedTile tile{{}, {}, Codec::exact, dtype};
+  tile.prefix.resize(table + panels * blocks * kPrefixBlockBytes);
+  tile.residual.resize(panels * blocks * (r_block + 1) + (panels * blocks & 1));
+  std::vector<uint8_t> all_far, all_near;
+  Block weights;
+  for (int64_t panel = 0; panel < panels; ++panel) {
+    const int64_t row0 = panel * kPanelRows;
+    uint64_t histogram[256] = {};
+    for (int64_t row = row0; row < row0 + kPanelRows && row < source.n_rows; ++row)
+      for (int64_t col = 0; col < source.n_cols; ++col)
+        ++histogram[(source.weights[row * source.row_stride + col] >> m_bits) & e_mask];
+    const uint32_t base = choose_base(histogram);
+    PanelEscapes escapes;
+    for (int64_t block = 0; block < blocks; ++block) {
+      source.block(row0, block * kBlockCols, weights);
+      uint8_t codes[kBlockCols][kPanelRows], escaped[kBlockCols][kPanelRows];
+      uint32_t n_escaped = 0;
+      const bool subnormals_escape = dtype == Dtype::f16;
+      for (int col = 0; col < kBlockCols; ++col)
+        for (int at = 0; at < kPanelRows; ++at) {
+          const uint32_t e = (weights[col][at] >> m_bits) & e_mask, m = weights[col][at] & m_mask;
+          const bool inside = e - base - 1 < static_cast<uint32_t>(kWindow);
+          codes[col][at] = static_cast<uint8_t>(inside ? e - base : 0);
+          escaped[col][at] = !inside && (e != 0 || (subnormals_escape && m != 0));
+          n_escaped += escaped[col][at];
+        }
+      const int64_t index = panel * blocks + block;
+      write_planes(layout, weights, codes, tile.prefix.data() + table + index * kPrefixBlockBytes,
+                   tile.residual.data() + index * r_block);
+      if (n_escaped == 0) continue;
+      uint32_t n_near = 0;
+      for (int col = 0; col < kBlockCols; ++col)
+        for (int row = 0; row < kPanelRows; ++row) {
+          const int at = byte_of_row(row);
+          if (!escaped[col][at]) continue;
+          const uint32_t e = (weights[col][at] >> m_bits) & e_mask, position = col * kPanelRows + row;
+          if (e <= base && base - e <= kMaxNearDistance && n_near < kMaxNearPerBlock) {
+            append(escapes.near, static_cast<uint16_t>(position | (base - e) << 9));
+            ++n_near;
+          } else {
+            append(escapes.far, static_cast<uint32_t>(block * 512 + position) | e << 24);
+            ++escapes.n_far;
+          }
+        }
+      tile.residual[panels * blocks * r_block + index] = static_cast<uint8_t>(n_near);
+      escapes.n_near += n_near;
+    }
+    const PanelHeader header{base, escapes.n_far, escapes.n_near, 0};
+    std::memcpy(tile.prefix.data() + panel * sizeof header, &header, sizeof header);
+    all_far.insert(all_far.end(), escapes.far.begin(), escapes.far.end());
+    all_near.insert(all_near.end(), escapes.near.begin(), escapes.near.end());
+  }
+  tile.prefix.insert(tile.prefix.end(), all_far.begin(), all_far.end());
+  tile.residual.insert(tile.residual.end(), all_near.begin(), all_near.end());
+  return tile;
+}
+
+template <class Item>
+EncodedTile encode_raw(const Source<Item>& source, Dtype dtype) {
+  const int64_t panels = (source.n_rows + kPanelRows - 1) / kPanelRows;
+  EncodedTile tile{std::vector<uint8_t>(panels * source.n_cols * kPanelRows * sizeof(Item)), {}, Codec::raw, dtype};
+  auto* out = reinterpret_cast<Item*>(tile.prefix.data());
+  for (int64_t row = 0; row < source.n_rows; ++row)
+    for (int64_t col = 0; col < source.n_cols; ++col)
+      out[((row / kPanelRows) * source.n_cols + col) * kPanelRows + row % kPanelRows] =
+          source.weights[row * source.row_stride + col];
+  return tile;
+}
+
+template <class Item>
+EncodedTile encode(const Source<Item>& source, Dtype dtype, Codec codec) {
+  if (codec == Codec::exact) {
+    const uint64_t panels = (source.n_rows + kPanelRows - 1) / kPanelRows;
+    EncodedTile tile = encode_exact(source, dtype);
+    if (tile.prefix.size() + tile.residual.size() < panels * source.n_cols * kPanelRows * sizeof(Item)) return tile;
+  }
+  return encode_raw(source, dtype);
+}
+
+}  // namespace
+
+EncodedTile encode_tile(const uint8_t* weights, int64_t row_stride, int64_t n_rows, int64_t n_cols, Dtype dtype,
+                        Codec codec) {
+  if (dtype != Dtype::f32)
+    return encode(Source<uint16_t>{reinterpret_cast<const uint16_t*>(weights), row_stride, n_rows, n_cols}, dtype,
+                  codec);
+  const auto* wide = reinterpret_cast<const uint32_t*>(weights);
+  uint32_t low_bits = 0;
+  for (int64_t row = 0; row < n_rows && (low_bits & 0xffff) == 0; ++row)
+    for (int64_t col = 0; col < n_cols; ++col) low_bits |= wide[row * row_stride + col];
+  if ((low_bits & 0xffff) != 0) return encode(Source<uint32_t>{wide, row_stride, n_rows, n_cols}, dtype, codec);
+  std::vector<uint16_t> narrow(n_rows * n_cols);
+  for (int64_t row = 0; row < n_rows; ++row)
+    for (int64_t col = 0; col < n_cols; ++col)
+      narrow[row * n_cols + col] = static_cast<uint16_t>(wide[row * row_stride + col] >> 16);
+  return encode(Source<uint16_t>{narrow.data(), n_cols, n_rows, n_cols}, Dtype::bf16, codec);
+}
+
+}  // namespace vx

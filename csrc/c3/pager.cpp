@@ -1,0 +1,464 @@
+#include "c3/pager.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+
+#include "c3/paged_tile.h"
+#include "c3/tile_index.h"
+#include "common/crc32c.h"
+#include "common/errors.h"
+
+namespace vx {
+namespace {
+
+constexpr int kMaxIoThreads = 64;
+
+void require(bool holds, const std::string& rule) {
+  if (!holds) throw ArgumentError("[pager] " + rule);
+}
+
+struct FreeAligned {
+  void operator()(uint8_t* p) const { std::free(p); }
+};
+
+}  // namespace
+
+// A place in the queue of acquires that need a slot.
+class Pager::Ticket {
+ public:
+  explicit Ticket(Pager* pager) : pager_(pager), number_(pager->next_ticket_++) {
+    pager_->urgent_.push_back(number_);
+  }
+  ~Ticket() {
+    pager_->urgent_.remove(number_);
+    pager_->slots_changed();
+  }
+  Ticket(const Ticket&) = delete;
+  Ticket& operator=(const Ticket&) = delete;
+  bool is_next() const { return pager_->urgent_.front() == number_; }
+
+ private:
+  Pager* pager_;
+  uint64_t number_;
+};
+
+class Pager::StallTimer {
+ public:
+  explicit StallTimer(Pager* pager) : pager_(pager) {}
+  ~StallTimer() {
+    const auto elapsed = std::chrono::steady_clock::now() - start_;
+    pager_->stall_ns_ += static_cast<uint64_t>(std::chrono::nanoseconds(elapsed).count());
+  }
+  StallTimer(const StallTimer&) = delete;
+  StallTimer& operator=(const StallTimer&) = delete;
+
+ private:
+  Pager* pager_;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+PinnedTile::~PinnedTile() {
+  if (pager_ != nullptr) pager_->release(tile_);
+}
+
+Pager::Pager(uint64_t budget_bytes, PolicyKind policy, int prefetch_depth, int io_threads)
+    : budget_bytes_(budget_bytes),
+      policy_(make_policy(policy)),
+      prefetch_depth_(prefetch_depth),
+      n_io_threads_(io_threads) {
+  require(prefetch_depth >= 0, "prefetch_depth must not be negative, got " + std::to_string(prefetch_depth));
+  require(io_threads >= 1 && io_threads <= kMaxIoThreads,
+          "io_threads must be between 1 and 64, got " + std::to_string(io_threads));
+}
+
+Pager::~Pager() { close(); }
+
+int Pager::add_file(const std::string& path, IoMode preferred) {
+  require(!started_, "files are added before start");
+  files_.push_back(std::make_unique<ShardFile>(path, preferred));
+  return static_cast<int>(files_.size()) - 1;
+}
+
+int Pager::add_matrix(const std::string& name, int file, uint64_t base_offset, const uint64_t* index, int64_t n_tiles) {
+  require(!started_, "matrices are added before start");
+  require(file >= 0 && file < static_cast<int>(files_.size()), "unknown file " + std::to_string(file));
+  const ShardFile& shard = *files_[file];
+  TileIndex parsed = parse_tile_index(shard.path(), name, shard.bytes(), base_offset, index, n_tiles);
+  const int64_t first_tile = static_cast<int64_t>(stored_bytes_.size());
+  for (const TileEntry& e : parsed.tiles) stored_bytes_.push_back(e.stored_bytes());
+  matrices_.push_back({name, file, parsed.rows, parsed.cols, std::move(parsed.tiles), first_tile});
+  return static_cast<int>(matrices_.size()) - 1;
+}
+
+const Matrix& Pager::matrix(int handle) const {
+  require(handle >= 0 && handle < static_cast<int>(matrices_.size()), "unknown matrix " + std::to_string(handle));
+  return matrices_[handle];
+}
+
+uint64_t Pager::minimum_budget() const { return vx::minimum_budget(stored_bytes_); }
+
+uint64_t Pager::total_bytes() const {
+  uint64_t total = 0;
+  for (uint64_t bytes : stored_bytes_) total += bytes;
+  return total;
+}
+
+void Pager::start(const std::vector<int>& sweep) {
+  require(!started_ && !closed_, "start is called once, before close");
+  for (int handle : sweep) {
+    static_cast<void>(matrix(handle));
+    require(std::count(sweep.begin(), sweep.end(), handle) == 1,
+            "a matrix is in the sweep once, got " + matrices_[handle].name + " again");
+  }
+  if (budget_bytes_ < minimum_budget()) {
+    const uint64_t largest = *std::max_element(stored_bytes_.begin(), stored_bytes_.end());
+    throw BudgetTooSmall("a budget of " + std::to_string(budget_bytes_) + " bytes is below the minimum of " +
+                         std::to_string(minimum_budget()) + " bytes for this model (its largest tile has " +
+                         std::to_string(largest) + " bytes)");
+  }
+  plan_residency(sweep);
+  started_.store(true, std::memory_order_release);
+  if (prefetches_)
+    for (int i = 0; i < n_io_threads_; ++i) io_threads_.emplace_back([this] { prefetch_loop(); });
+}
+
+void Pager::plan_residency(const std::vector<int>& sweep) {
+  std::vector<int64_t> order;
+  for (int handle : sweep)
+    for (size_t i = 0; i < matrices_[handle].tiles.size(); ++i)
+      order.push_back(matrices_[handle].first_tile + static_cast<int64_t>(i));
+  const ResidencyPlan plan = policy_->plan({budget_bytes_, stored_bytes_, order, prefetch_depth_});
+
+  slot_bytes_ = plan.slot_bytes;
+  ring_ = std::make_unique<Ring>(plan.n_slots);
+  arena_ = Arena(plan.resident_bytes + static_cast<uint64_t>(plan.n_slots) * slot_bytes_);
+  tiles_ = std::make_unique<PagedTile[]>(stored_bytes_.size());
+  uint8_t* next = arena_.data() + static_cast<uint64_t>(plan.n_slots) * slot_bytes_;
+  for (size_t handle = 0; handle < matrices_.size(); ++handle)
+    for (size_t i = 0; i < matrices_[handle].tiles.size(); ++i) {
+      const size_t id = static_cast<size_t>(matrices_[handle].first_tile) + i;
+      PagedTile& tile = tiles_[id];
+      tile.matrix = static_cast<int>(handle);
+      tile.resident = plan.resident[id];
+      if (!tile.resident) continue;
+      tile.memory = next;
+      next += stored_bytes_[id];
+      ++n_resident_tiles_;
+    }
+  n_sweep_ = order.size();
+  for (size_t i = 0; i < order.size(); ++i) {
+    PagedTile& tile = tiles_[order[i]];
+    tile.position = static_cast<int64_t>(i);
+    if (tile.resident) {
+      fill_.push_back(order[i]);
+    } else {
+      tile.rank = static_cast<int64_t>(missing_.size());
+      missing_.push_back(order[i]);
+    }
+  }
+  prefetches_ = plan.prefetch && prefetch_depth_ > 0;
+  max_wanted_ = std::min(prefetch_depth_, plan.n_slots - 1);
+  cursor_ = std::make_unique<SweepCursor>(static_cast<int64_t>(missing_.size()), std::max(max_wanted_, 0));
+  anchor_turn_ = cursor_->next();
+  fill_left_ = fill_.size();
+}
+
+PinnedTile Pager::acquire(int handle, int64_t tile, Access access) {
+  require(started_.load(std::memory_order_acquire), "acquire before start");
+  const Matrix& m = matrix(handle);
+  if (tile < 0 || tile >= static_cast<int64_t>(m.tiles.size()))
+    throw ArgumentError("[pager] " + m.name + " has no tile " + std::to_string(tile));
+  PagedTile& t = tiles_[m.first_tile + tile];
+  const FastPath fast = t.fast.load(std::memory_order_acquire);
+  if (fast == FastPath::locked) return acquire_slow(m.first_tile + tile, access);
+  // close() sets closed_ and then waits for pins, so one of the two sees the other.
+  t.pins.fetch_add(1);
+  if (closed_.load()) {
+    t.pins.fetch_sub(1);
+    throw ArgumentError("[pager] is closed");
+  }
+  count_served(fast == FastPath::prefetched && t.fast.exchange(FastPath::ready) == FastPath::prefetched);
+  return pinned(&t);
+}
+
+PinnedTile Pager::acquire_slow(int64_t id, Access access) {
+  struct Inside {
+    explicit Inside(Pager* p) : pager(p) { ++pager->n_inside_; }
+    ~Inside() {
+      if (--pager->n_inside_ == 0) pager->left_.notify_all();
+    }
+    Pager* pager;
+  };
+  PagedTile& t = tiles_[id];
+  std::unique_lock lock(mutex_);
+  const Inside inside(this);
+  std::optional<Ticket> ticket;
+  for (;;) {
+    if (closed_) throw ArgumentError("[pager] is closed");
+    switch (t.status) {
+      case TileStatus::failed:
+        throw_failure(id, false);
+      case TileStatus::ready:
+        claim(id, access);
+        count_served(std::exchange(t.prefetched, false));
+        return pinned(&t);
+      case TileStatus::loading: {
+        claim(id, access);
+        ticket.reset();
+        const bool by_prefetch = std::exchange(t.prefetched, false);
+        {
+          const StallTimer stall(this);
+          loaded_.wait(lock, [&] { return t.status != TileStatus::loading; });
+        }
+        if (t.status == TileStatus::failed) throw_failure(id, true);
+        count_served(by_prefetch);
+        return pinned(&t);
+      }
+      case TileStatus::absent:
+        break;
+    }
+    if (t.resident || take_slot_on_demand(id, access, &ticket)) {
+      ticket.reset();
+      return load_on_demand(id, access, &lock);
+    }
+    const bool waits_for_prefetch = !ticket.has_value();
+    n_waiting_for_prefetch_ += waits_for_prefetch;
+    {
+      const StallTimer stall(this);
+      slots_.wait(lock);
+    }
+    n_waiting_for_prefetch_ -= waits_for_prefetch;
+  }
+}
+
+PinnedTile Pager::load_on_demand(int64_t id, Access access, std::unique_lock<std::mutex>* lock) {
+  begin_loading(id, false);
+  claim(id, access);
+  std::exception_ptr error;
+  lock->unlock();
+  {
+    const StallTimer stall(this);
+    error = load(id);
+  }
+  lock->lock();
+  finish_loading(id, error);
+  if (error) throw_failure(id, true);
+  ++page_faults_;
+  return pinned(&tiles_[id]);
+}
+
+// True when the tile was given a slot. Otherwise the caller waits: for the prefetcher, which is about to come here, or
+// (with a ticket from then on) for its turn.
+bool Pager::take_slot_on_demand(int64_t id, Access access, std::optional<Ticket>* ticket) {
+  PagedTile& t = tiles_[id];
+  if (!ticket->has_value()) {
+    if (access == Access::sweep && t.rank >= 0 && prefetches_) {
+      const SweepCursor::Place place = cursor_->place(t.rank);
+      if (place.where == SweepCursor::Where::far) resync(id, place.turn);
+      if (place.where == SweepCursor::Where::ahead && ring_prefetch_possible()) return false;
+    }
+    ticket->emplace(this);
+  }
+  const bool prefetch_first = prefetch_turn_ && n_waiting_for_prefetch_ > 0 && ring_prefetch_possible();
+  if (!(*ticket)->is_next() || !ring_->has_slot() || prefetch_first) return false;
+  assign_slot(id);
+  prefetch_turn_ = true;
+  return true;
+}
+
+void Pager::assign_slot(int64_t id) {
+  int64_t evicted = -1;
+  const int slot = ring_->take(id, &evicted);
+  if (evicted >= 0) {
+    PagedTile& old = tiles_[evicted];
+    old.status = TileStatus::absent;
+    old.prefetched = false;
+    old.slot = -1;
+    ++evictions_;
+  }
+  if (ring_->touch(slot)) charge(slot_bytes_);
+  tiles_[id].slot = slot;
+  tiles_[id].memory = arena_.data() + static_cast<uint64_t>(slot) * slot_bytes_;
+}
+
+void Pager::charge(uint64_t bytes) {
+  held_bytes_ += bytes;
+  peak_bytes_ = std::max(peak_bytes_, held_bytes_);
+}
+
+void Pager::begin_loading(int64_t id, bool by_prefetch) {
+  PagedTile& t = tiles_[id];
+  t.status = TileStatus::loading;
+  t.prefetched = by_prefetch;
+  if (t.resident && !std::exchange(t.charged, true)) charge(stored_bytes_[id]);
+}
+
+std::exception_ptr Pager::load(int64_t id) {
+  const PagedTile& t = tiles_[id];
+  const Matrix& m = matrices_[t.matrix];
+  try {
+    read_checked(m, id - m.first_tile, t.memory, &bytes_read_);
+  } catch (...) {
+    return std::current_exception();
+  }
+  return nullptr;
+}
+
+void Pager::read_checked(const Matrix& m, int64_t tile, uint8_t* memory, std::atomic<uint64_t>* bytes_read) const {
+  const TileEntry& e = m.tiles[tile];
+  const ShardFile& file = *files_[m.file];
+  const auto corrupt = [&](uint64_t offset, const std::string& what) {
+    return CorruptTile(file.path(), m.name, tile, offset,
+                       file.path() + ": " + m.name + ", tile " + std::to_string(tile) + ", offset " +
+                           std::to_string(offset) + ": " + what);
+  };
+  const uint64_t prefix = align_up(e.prefix_bytes), residual = align_up(e.residual_bytes);
+  const auto read = [&](uint64_t offset, uint8_t* to, uint64_t capacity, uint64_t exact) {
+    const uint64_t got = file.read(offset, to, capacity, exact);
+    if (bytes_read != nullptr) *bytes_read += capacity;
+    if (got < exact) throw corrupt(offset, "the file ends inside the tile, it was truncated");
+  };
+  if (residual > 0 && e.residual_offset == e.prefix_offset + prefix) {
+    read(e.prefix_offset, memory, prefix + residual, prefix + e.residual_bytes);
+  } else {
+    read(e.prefix_offset, memory, prefix, e.prefix_bytes);
+    if (residual > 0) read(e.residual_offset, memory + prefix, residual, e.residual_bytes);
+  }
+  if (crc32c(memory, e.prefix_bytes) != e.prefix_crc) throw corrupt(e.prefix_offset, "wrong checksum of the prefix");
+  if (residual > 0 && crc32c(memory + prefix, e.residual_bytes) != e.residual_crc)
+    throw corrupt(e.residual_offset, "wrong checksum of the residual");
+  try {
+    check_tile({&e, memory, residual > 0 ? memory + prefix : nullptr});
+  } catch (const std::runtime_error& error) {
+    throw corrupt(e.prefix_offset, error.what());
+  }
+}
+
+void Pager::finish_loading(int64_t id, std::exception_ptr error) {
+  PagedTile& t = tiles_[id];
+  if (error) {
+    t.status = TileStatus::failed;
+    t.prefetched = false;
+    failures_[id] = std::move(error);
+    if (t.slot >= 0) ring_->clear(std::exchange(t.slot, -1));
+  } else {
+    t.status = TileStatus::ready;
+    if (t.resident) {
+      resident_bytes_ += stored_bytes_[id];
+      t.fast.store(std::exchange(t.prefetched, false) ? FastPath::prefetched : FastPath::ready,
+                   std::memory_order_release);
+    } else if (t.pins == 0 && !(*ring_)[t.slot].wanted) {
+      ring_->let_go(t.slot);
+    }
+  }
+  loaded_.notify_all();
+  slots_changed();
+}
+
+void Pager::throw_failure(int64_t id, bool has_pin) {
+  PagedTile& t = tiles_[id];
+  const std::exception_ptr error = failures_.at(id);
+  if (has_pin) --t.pins;
+  if (t.pins == 0) {
+    failures_.erase(id);
+    t.status = TileStatus::absent;
+    slots_changed();
+  }
+  std::rethrow_exception(error);
+}
+
+// Takes a pin for an acquire; the tile is ready, or loading for somebody.
+void Pager::claim(int64_t id, Access access) {
+  PagedTile& t = tiles_[id];
+  ++t.pins;
+  if (t.slot < 0) return;
+  ring_->keep(t.slot);
+  if (access == Access::sweep) note_use(id);
+}
+
+void Pager::count_served(bool by_prefetch) {
+  (by_prefetch ? prefetch_hits_ : hits_).fetch_add(1, std::memory_order_relaxed);
+}
+
+PinnedTile Pager::pinned(PagedTile* t) {
+  const int64_t id = t - tiles_.get();
+  const Matrix& m = matrices_[t->matrix];
+  const TileEntry& e = m.tiles[id - m.first_tile];
+  const uint8_t* residual = e.residual_bytes > 0 ? t->memory + align_up(e.prefix_bytes) : nullptr;
+  return PinnedTile(this, t, {&e, t->memory, residual});
+}
+
+void Pager::release(PagedTile* t) {
+  if (t->resident) {
+    t->pins.fetch_sub(1);
+    return;
+  }
+  std::lock_guard lock(mutex_);
+  if (--t->pins == 0 && !(*ring_)[t->slot].wanted) {
+    ring_->let_go(t->slot);
+    slots_changed();
+  }
+}
+
+void Pager::slots_changed() {
+  slots_.notify_all();
+  io_work_.notify_all();
+}
+
+void Pager::verify(int handle) {
+  const Matrix& m = matrix(handle);
+  require(!started_ && !closed_, "verify is called before start");
+  uint64_t largest = 0;
+  for (const TileEntry& e : m.tiles) largest = std::max(largest, e.stored_bytes());
+  const std::unique_ptr<uint8_t, FreeAligned> buffer(static_cast<uint8_t*>(std::aligned_alloc(kAlignment, largest)));
+  if (!buffer) throw MachineFailure("[pager] out of memory");
+  for (size_t i = 0; i < m.tiles.size(); ++i) read_checked(m, static_cast<int64_t>(i), buffer.get(), nullptr);
+}
+
+Counters Pager::counters() const {
+  std::lock_guard lock(mutex_);
+  Counters c{};
+  c.page_faults = page_faults_;
+  c.prefetch_hits = prefetch_hits_;
+  c.hits = hits_;
+  c.bytes_compressed_read = bytes_read_;
+  c.evictions = evictions_;
+  c.stall_s = static_cast<double>(stall_ns_) * 1e-9;
+  c.resident_bytes = resident_bytes_;
+  c.held_bytes = held_bytes_;
+  c.peak_bytes = peak_bytes_;
+  c.budget_bytes = budget_bytes_;
+  c.total_bytes = total_bytes();
+  c.n_tiles = static_cast<int64_t>(stored_bytes_.size());
+  c.n_resident_tiles = n_resident_tiles_;
+  for (const auto& file : files_)
+    if (file->mode() == IoMode::buffered) c.io_mode = IoMode::buffered;
+  return c;
+}
+
+void Pager::reset_counters() {
+  std::lock_guard lock(mutex_);
+  hits_ = prefetch_hits_ = page_faults_ = bytes_read_ = stall_ns_ = 0;
+  evictions_ = 0;
+  peak_bytes_ = held_bytes_;
+}
+
+void Pager::close() {
+  std::lock_guard one_close(close_mutex_);
+  {
+    std::unique_lock lock(mutex_);
+    closed_ = true;
+    slots_changed();
+    left_.wait(lock, [&] { return n_inside_ == 0; });
+  }
+  for (std::thread& t : io_threads_) t.join();
+  io_threads_.clear();
+  for (size_t id = 0; tiles_ && id < stored_bytes_.size(); ++id)
+    while (tiles_[id].pins != 0) std::this_thread::sleep_for(std::chrono::microseconds(100));
+  std::lock_guard lock(mutex_);
+  arena_.release();
+  held_bytes_ = resident_bytes_ = 0;
+}
+
+}  // namespace vx

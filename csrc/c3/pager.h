@@ -1,0 +1,210 @@
+// The one owner of where weights live: tiles come from shard files into a hard byte budget of RAM and are lent out
+// under counted pins.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <exception>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "c3/arena.h"
+#include "c3/policy.h"
+#include "c3/ring.h"
+#include "c3/shard_file.h"
+#include "c3/sweep_cursor.h"
+#include "c3/tile.h"
+
+namespace vx {
+
+// sweep: a step of the declared sweep; each missing tile is acquired once a sweep. lookup: a read at random (embedding
+// rows) that leaves the sweep where it is.
+enum class Access { sweep, lookup };
+
+struct Matrix {
+  std::string name;
+  int file;
+  int64_t rows, cols;
+  std::vector<TileEntry> tiles;
+  int64_t first_tile;  // id of tiles[0]; ids count through all matrices
+};
+
+// Every acquire that returned is exactly one of hits, prefetch_hits and page_faults.
+struct Counters {
+  uint64_t page_faults;            // acquire read the tile itself
+  uint64_t prefetch_hits;          // first to use what a prefetch read, finished or in flight
+  uint64_t hits;                   // the tile was here, or another acquire was reading it
+  uint64_t bytes_compressed_read;  // read from disk, padding to 4096 included; verify() not counted
+  uint64_t evictions;              // tiles replaced by another
+  double stall_s;                  // time acquires waited for reads and slots, summed over threads
+  uint64_t resident_bytes;         // of resident tiles that were read
+  uint64_t held_bytes;             // memory filled: resident tiles and whole slots
+  uint64_t peak_bytes;             // largest held_bytes
+  uint64_t budget_bytes, total_bytes;
+  int64_t n_tiles, n_resident_tiles;  // all; those the plan keeps once they are read
+  IoMode io_mode;                     // buffered when any file is
+};
+
+class Pager;
+struct PagedTile;
+
+// Keeps a tile where it is until destroyed. Not thread-safe itself; may be released on another thread.
+class PinnedTile {
+ public:
+  PinnedTile(PinnedTile&& other) noexcept
+      : pager_(std::exchange(other.pager_, nullptr)), tile_(other.tile_), view_(other.view_) {}
+  PinnedTile& operator=(PinnedTile&& other) noexcept {
+    std::swap(pager_, other.pager_);
+    std::swap(tile_, other.tile_);
+    std::swap(view_, other.view_);
+    return *this;
+  }
+  ~PinnedTile();
+
+  const TileView& view() const { return view_; }  // both ranges start at multiples of kAlignment
+
+ private:
+  friend class Pager;
+  PinnedTile(Pager* pager, PagedTile* tile, const TileView& view) : pager_(pager), tile_(tile), view_(view) {}
+
+  Pager* pager_;
+  PagedTile* tile_;
+  TileView view_;
+};
+
+// States of a tile, all changed under Pager::mutex_. A tile is resident (own memory for ever) or passes through a slot
+// of the ring; only the latter can be evicted.
+//   1 absent   no bytes here
+//   2 loading  one thread reads it, without the lock; pins may already be counted for those who wait
+//   3 ready    bytes are checked and do not change; pins == 0
+//   4 pinned   as ready with pins > 0
+//   5 failed   the read failed; its error waits for an acquire; no slot
+// Transitions:
+//   1 -> 2  acquire (page fault: takes a pin at once) or a prefetch thread; a ring tile is given a slot
+//   2 -> 2  another acquire takes a pin and waits
+//   2 -> 3  a prefetch ended and nobody waits; a ring slot stays wanted until the sweep came for it
+//   2 -> 4  the read ended and somebody has a pin
+//   2 -> 5  the read or a check failed; the slot is free again
+//   3 -> 4  acquire
+//   4 -> 3  last pin released; a slot that is not wanted becomes reusable
+//   3 -> 1  a reusable slot is taken for another tile (eviction)
+//   5 -> 1  acquire throws the error; the last of those that waited for the read, where there were any
+// Resident tiles go 3 <-> 4 without the lock (PagedTile::fast), because they are never evicted.
+//
+// No deadlock: at most n_slots - 1 slots are wanted, so at least one is free, reusable, being read for a waiting
+// acquire, or pinned; who holds a pin never waits for another, so that slot comes back. Acquires that found no slot are
+// served in order (urgent_), the prefetcher in between when somebody waits for it.
+//
+// Thread rules: add_file, add_matrix, start and verify before start from one thread; acquire, release and counters from
+// any thread. A thread holds at most one pin while it acquires. close() waits for every pin.
+class Pager {
+ public:
+  Pager(uint64_t budget_bytes, PolicyKind policy, int prefetch_depth, int io_threads);
+  ~Pager();
+  Pager(const Pager&) = delete;
+  Pager& operator=(const Pager&) = delete;
+
+  int add_file(const std::string& path, IoMode preferred = IoMode::direct);
+  // index: u64 [n_tiles, 8], checked against the file; base_offset: of W.c3 in the file. Returns the handle.
+  int add_matrix(const std::string& name, int file, uint64_t base_offset, const uint64_t* index, int64_t n_tiles);
+  const Matrix& matrix(int handle) const;
+  uint64_t minimum_budget() const;
+  uint64_t total_bytes() const;
+
+  // Reads every tile of the matrix, checksum and structure, into memory of its own; only before start().
+  void verify(int handle);
+
+  // Fixes who is resident for this order of matrices and starts reading. Matrices left out can only be looked up.
+  void start(const std::vector<int>& sweep);
+
+  PinnedTile acquire(int handle, int64_t tile, Access access);
+
+  Counters counters() const;
+  void reset_counters();  // peak_bytes starts again at held_bytes
+  void close();
+
+ private:
+  friend class PinnedTile;
+  class Ticket;
+  class StallTimer;
+
+  void plan_residency(const std::vector<int>& sweep);
+  PinnedTile acquire_slow(int64_t id, Access access);
+  PinnedTile load_on_demand(int64_t id, Access access, std::unique_lock<std::mutex>* lock);
+  PinnedTile pinned(PagedTile* tile);
+  void release(PagedTile* tile);
+  void claim(int64_t id, Access access);
+  void count_served(bool by_prefetch);
+  bool take_slot_on_demand(int64_t id, Access access, std::optional<Ticket>* ticket);
+  void assign_slot(int64_t id);
+  void charge(uint64_t bytes);
+  void begin_loading(int64_t id, bool by_prefetch);
+  std::exception_ptr load(int64_t id);
+  void read_checked(const Matrix& matrix, int64_t tile, uint8_t* memory, std::atomic<uint64_t>* bytes_read) const;
+  void finish_loading(int64_t id, std::exception_ptr error);
+  [[noreturn]] void throw_failure(int64_t id, bool has_pin);
+  void slots_changed();
+
+  // prefetch.cpp
+  void note_use(int64_t id);
+  void drop_wanted(int slot);
+  void resync(int64_t id, uint64_t turn);
+  bool ring_prefetch_possible() const;
+  int64_t pick_ring_prefetch();
+  int64_t next_fill();
+  bool fill_comes_first(int64_t fill_tile) const;
+  int64_t pick_prefetch();
+  void prefetch_loop();
+
+  const uint64_t budget_bytes_;
+  const std::unique_ptr<Policy> policy_;
+  const int prefetch_depth_, n_io_threads_;
+  std::vector<std::unique_ptr<ShardFile>> files_;
+  std::deque<Matrix> matrices_;        // a deque: TileView points into it
+  std::vector<uint64_t> stored_bytes_;  // by tile id
+
+  // Written by start() and read-only after it.
+  std::atomic<bool> started_{false};
+  bool prefetches_ = false;
+  Arena arena_;
+  uint64_t slot_bytes_ = 0;
+  uint64_t n_sweep_ = 0;  // tiles
+  int64_t n_resident_tiles_ = 0;
+  int max_wanted_ = 0;
+  std::unique_ptr<PagedTile[]> tiles_;
+  std::vector<int64_t> missing_;  // non-resident tiles of the sweep, in order: rank -> tile
+  std::vector<int64_t> fill_;     // resident tiles of the sweep, in order
+
+  mutable std::mutex mutex_;
+  std::condition_variable loaded_, slots_, io_work_, left_;
+  std::unique_ptr<Ring> ring_;
+  std::unique_ptr<SweepCursor> cursor_;
+  std::list<uint64_t> urgent_;  // acquires that need a slot, first come first served
+  uint64_t next_ticket_ = 0;
+  int n_waiting_for_prefetch_ = 0;
+  bool prefetch_turn_ = false;
+  uint64_t anchor_position_ = 0, anchor_turn_ = 0;  // where the sweep was last picked up
+  size_t fill_next_ = 0, fill_left_ = 0;
+  std::unordered_map<int64_t, std::exception_ptr> failures_;
+  int n_inside_ = 0;  // threads in acquire_slow
+  uint64_t held_bytes_ = 0, peak_bytes_ = 0, resident_bytes_ = 0;
+  uint64_t evictions_ = 0;
+
+  std::atomic<bool> closed_{false};
+  std::mutex close_mutex_;
+  std::vector<std::thread> io_threads_;
+  alignas(64) std::atomic<uint64_t> hits_{0};
+  alignas(64) std::atomic<uint64_t> prefetch_hits_{0};
+  std::atomic<uint64_t> page_faults_{0}, bytes_read_{0}, stall_ns_{0};
+};
+
+}  // namespace vx

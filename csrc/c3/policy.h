@@ -1,0 +1,43 @@
+// Who stays in RAM: a policy turns budget, tile sizes and sweep into a residency plan; the pager carries it out.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+namespace vx {
+
+enum class PolicyKind { stable, lru };
+
+constexpr int kMinSlots = 3;  // one being computed on, one being read, one for a lookup
+
+struct PlanInput {
+  uint64_t budget_bytes;                      // >= minimum_budget(stored_bytes)
+  const std::vector<uint64_t>& stored_bytes;  // by tile id
+  const std::vector<int64_t>& sweep;          // tile ids in sweep order; a tile not in it is only looked up
+  int prefetch_depth;
+};
+
+struct ResidencyPlan {
+  std::vector<bool> resident;   // by tile id: stays once it was read
+  uint64_t resident_bytes = 0;  // their stored bytes
+  int n_slots = 0;              // slots that all other tiles pass through; 0 when every tile is resident
+  uint64_t slot_bytes = 0;      // the largest tile
+  bool prefetch = true;
+};
+
+class Policy {
+ public:
+  virtual ~Policy() = default;
+  // resident_bytes + n_slots * slot_bytes never exceeds the budget.
+  virtual ResidencyPlan plan(const PlanInput& input) const = 0;
+};
+
+// stable: a fixed subset, spread evenly over the sweep, stays; the rest streams through a small prefetched ring. On a
+// cyclic scan this hits the budget's fraction, which is optimal, where LRU hits nothing.
+// lru: the whole budget is slots, the least recently used one is replaced, nothing is prefetched.
+std::unique_ptr<Policy> make_policy(PolicyKind kind);
+
+uint64_t minimum_budget(const std::vector<uint64_t>& stored_bytes);
+
+}  // namespace vx

@@ -1,0 +1,121 @@
+// The part of the pager that runs ahead of the sweep: what to read next, and how it finds back when the sweep jumps.
+#include <algorithm>
+
+#include "c3/paged_tile.h"
+#include "c3/pager.h"
+
+namespace vx {
+
+// A sweep acquire has come to this ring tile.
+void Pager::note_use(int64_t id) {
+  const PagedTile& t = tiles_[id];
+  if (!prefetches_ || t.rank < 0) return;
+  const Ring::Slot& slot = (*ring_)[t.slot];
+  uint64_t now = slot.turn;
+  if (slot.wanted) {
+    ring_->unwant(t.slot);
+  } else {
+    const SweepCursor::Place place = cursor_->place(t.rank);
+    if (place.where == SweepCursor::Where::far) resync(id, place.turn);
+    if (place.where == SweepCursor::Where::ahead) cursor_->mark_served(place.turn);
+    now = place.turn;
+  }
+  for (int s = 0; s < ring_->size(); ++s)
+    if ((*ring_)[s].wanted && cursor_->passed((*ring_)[s].turn, now)) drop_wanted(s);
+  slots_changed();
+}
+
+void Pager::drop_wanted(int slot) {
+  ring_->unwant(slot);
+  const PagedTile& t = tiles_[(*ring_)[slot].tile];
+  if (t.status == TileStatus::ready && t.pins == 0) ring_->let_go(slot);
+}
+
+// The sweep goes on at this tile, far from what was read ahead: prefetch from there.
+void Pager::resync(int64_t id, uint64_t turn) {
+  for (int s = 0; s < ring_->size(); ++s)
+    if ((*ring_)[s].wanted) drop_wanted(s);
+  cursor_->jump_behind(turn);
+  anchor_turn_ = turn;
+  anchor_position_ = static_cast<uint64_t>(tiles_[id].position);
+  if (resident_bytes_ < arena_.bytes() - static_cast<uint64_t>(ring_->size()) * slot_bytes_) {
+    fill_left_ = fill_.size();
+    const auto at = std::lower_bound(fill_.begin(), fill_.end(), tiles_[id].position,
+                                     [&](int64_t fill, int64_t position) { return tiles_[fill].position < position; });
+    fill_next_ = static_cast<size_t>(at - fill_.begin()) % std::max<size_t>(fill_.size(), 1);
+  }
+  slots_changed();
+}
+
+bool Pager::ring_prefetch_possible() const {
+  if (!prefetches_ || cursor_->empty() || ring_->n_wanted() >= max_wanted_) return false;
+  const PagedTile& next = tiles_[missing_[cursor_->next_rank()]];
+  return next.slot < 0 || !(*ring_)[next.slot].wanted;
+}
+
+// Gives the next missing tile that is not here a slot and returns it, or -1: nothing to do, or no slot.
+int64_t Pager::pick_ring_prefetch() {
+  if (!urgent_.empty() && !(prefetch_turn_ && n_waiting_for_prefetch_ > 0)) return -1;
+  const uint64_t start = cursor_->next();
+  int64_t picked = -1;
+  while (picked < 0 && ring_prefetch_possible() && cursor_->next() < start + missing_.size()) {
+    const uint64_t turn = cursor_->next();
+    const int64_t id = missing_[cursor_->next_rank()];
+    PagedTile& t = tiles_[id];
+    const bool served = cursor_->take_served(turn);
+    if (!served && t.status == TileStatus::absent) {
+      if (!ring_->has_slot()) break;
+      assign_slot(id);
+      ring_->want(t.slot, turn);
+      prefetch_turn_ = false;
+      picked = id;
+    } else if (!served && t.slot >= 0) {
+      ring_->keep(t.slot);  // still here, from a lookup or the sweep before
+      ring_->want(t.slot, turn);
+    }
+    cursor_->advance();
+  }
+  if (cursor_->next() != start) slots_changed();
+  return picked;
+}
+
+// The next resident tile of the sweep that was never read, or -1.
+int64_t Pager::next_fill() {
+  for (; fill_left_ > 0; --fill_left_, fill_next_ = (fill_next_ + 1) % fill_.size())
+    if (tiles_[fill_[fill_next_]].status == TileStatus::absent) return fill_[fill_next_];
+  return -1;
+}
+
+bool Pager::fill_comes_first(int64_t fill_tile) const {
+  if (cursor_->empty() || cursor_->next() >= anchor_turn_ + missing_.size()) return true;
+  const auto distance = [&](int64_t id) {
+    return (static_cast<uint64_t>(tiles_[id].position) + n_sweep_ - anchor_position_) % n_sweep_;
+  };
+  return distance(fill_tile) < distance(missing_[cursor_->next_rank()]);
+}
+
+int64_t Pager::pick_prefetch() {
+  const int64_t fill_tile = next_fill();
+  int64_t picked = -1;
+  if (fill_tile < 0 || !fill_comes_first(fill_tile)) picked = pick_ring_prefetch();
+  if (picked < 0) picked = fill_tile;
+  if (picked >= 0) begin_loading(picked, true);
+  return picked;
+}
+
+void Pager::prefetch_loop() {
+  std::unique_lock lock(mutex_);
+  while (!closed_) {
+    const int64_t id = pick_prefetch();
+    if (id < 0) {
+      io_work_.wait(lock);
+      continue;
+    }
+    lock.unlock();
+    std::exception_ptr error = load(id);
+    lock.lock();
+    finish_loading(id, std::move(error));
+  }
+}
+
+}  // namespace vx

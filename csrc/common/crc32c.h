@@ -1,0 +1,16 @@
+// CRC-32C (Castagnoli), the checksum of tiles, headers and files.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace vx {
+
+// Checksum of n bytes; crc is the checksum of what came before them, so crc32c(b, m, crc32c(a, n)) is that of a + b.
+// Uses the SSE4.2 instruction where the machine has it.
+uint32_t crc32c(const void* data, size_t n, uint32_t crc = 0);
+
+// The same function from tables alone.
+uint32_t crc32c_portable(const void* data, size_t n, uint32_t crc = 0);
+
+}  // namespace vx

@@ -1,0 +1,23 @@
+// The two inner kernels of paged_linear, one pair per SIMD level. Their bits do not depend on the level.
+#pragma once
+
+#include <cstdint>
+
+#include "c3/codec.h"
+#include "common/cpu_features.h"
+
+namespace vx {
+
+constexpr int64_t kChunkCols = 32;  // columns decoded at a time: 8 KiB of fp32 weights, a quarter of the smallest L1
+
+struct TileKernels {
+  // Decodes the panel's next n_cols <= kChunkCols columns to fp32, out[col][row]; a multiple of 8 except at the end.
+  void (*decode)(PanelReader& reader, int64_t n_cols, float* out);
+  // acc[m][row] = fma(weights[col][row], x[m][col], acc[m][row]) for col ascending: the one reduction order.
+  void (*accumulate)(const float* weights, int64_t n_cols, const float* x, int64_t x_stride, int64_t n_rows,
+                     float* acc);
+};
+
+const TileKernels& tile_kernels(Simd level);
+
+}  // namespace vx

@@ -1,0 +1,537 @@
+// What the pager promises: the right bytes, never more memory than the budget, always an answer, exact counters.
+#include "c3/pager.h"
+
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "c3/policy.h"
+#include "common/errors.h"
+#include "tests/check.h"
+#include "tests/tile_files.h"
+
+namespace {
+
+using vx::Access;
+using vx::Counters;
+using vx::Pager;
+using vx::PolicyKind;
+using vx::test::TileFile;
+
+// Ends the process when a test hangs: a deadlock must not look like patience.
+class Watchdog {
+ public:
+  explicit Watchdog(int seconds = 120) {
+    thread_ = std::thread([this, seconds] {
+      std::unique_lock lock(mutex_);
+      if (ended_.wait_for(lock, std::chrono::seconds(seconds), [this] { return done_; })) return;
+      std::fprintf(stderr, "FAIL a test hangs\n");
+      std::_Exit(3);
+    });
+  }
+  ~Watchdog() {
+    {
+      std::lock_guard lock(mutex_);
+      done_ = true;
+    }
+    ended_.notify_all();
+    thread_.join();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable ended_;
+  bool done_ = false;
+  std::thread thread_;
+};
+
+// Seven matrices of odd sizes; number 6 stands for an untied embedding.
+std::unique_ptr<TileFile> make_model() {
+  auto file = std::make_unique<TileFile>();
+  file->add({500, 63, 1});
+  file->add({64 * 9, 128, 2});
+  file->add({130, 37, 1, 0, vx::Codec::raw});
+  file->add({200, 500, 1, 128});
+  file->add({64 * 12, 200, 3});
+  file->add({1, 8, 1});
+  file->add({700, 64, 2});
+  file->write();
+  return file;
+}
+
+const std::vector<int> kSweep = {0, 1, 2, 3, 4, 5};
+constexpr int kEmbedding = 6;
+
+uint64_t minimum_budget(const TileFile& file) {
+  Pager probe(1, PolicyKind::stable, 4, 1);
+  file.add_to(&probe);
+  return probe.minimum_budget();
+}
+
+uint64_t total_bytes(const TileFile& file) {
+  Pager probe(1, PolicyKind::stable, 4, 1);
+  file.add_to(&probe);
+  return probe.total_bytes();
+}
+
+void check_sums(const Pager& pager, uint64_t n_acquired) {
+  const Counters c = pager.counters();
+  VX_CHECK_EQ(c.hits + c.prefetch_hits + c.page_faults, n_acquired);
+  VX_CHECK(c.held_bytes <= c.budget_bytes);
+  VX_CHECK(c.peak_bytes <= c.budget_bytes);
+  VX_CHECK(c.resident_bytes <= c.held_bytes);
+  VX_CHECK(c.held_bytes <= c.peak_bytes);
+}
+
+std::vector<std::pair<int, int64_t>> sweep_steps(const TileFile& file, const std::vector<int>& sweep) {
+  std::vector<std::pair<int, int64_t>> steps;
+  for (int handle : sweep)
+    for (int64_t t = 0; t < const_cast<TileFile&>(file).matrices()[handle].n_tiles(); ++t) steps.push_back({handle, t});
+  return steps;
+}
+
+// One sweep by n_threads workers that take steps in order, as the kernels do. Returns the number of acquires.
+uint64_t run_sweep(const TileFile& file, Pager* pager, const std::vector<int>& sweep, int n_threads) {
+  const auto steps = sweep_steps(file, sweep);
+  std::atomic<size_t> next{0};
+  std::atomic<int> wrong{0};
+  const auto work = [&] {
+    for (size_t i; (i = next++) < steps.size();) {
+      const vx::PinnedTile pin = pager->acquire(steps[i].first, steps[i].second, Access::sweep);
+      if (!file.equal(steps[i].first, steps[i].second, pin.view())) ++wrong;
+    }
+  };
+  std::vector<std::thread> threads;
+  for (int i = 1; i < n_threads; ++i) threads.emplace_back(work);
+  work();
+  for (auto& t : threads) t.join();
+  VX_CHECK_EQ(wrong.load(), 0);
+  return steps.size();
+}
+
+VX_TEST(sweeps_serve_the_right_bytes_at_every_budget) {
+  const Watchdog watchdog;
+  const auto file = make_model();
+  const uint64_t least = minimum_budget(*file), total = total_bytes(*file);
+  for (uint64_t budget : {least, least + 5000, total / 2, total * 3 / 4, total - 1, total, total * 2})
+    for (int n_threads : {1, 2, 8})
+      for (int depth : {0, 1, 4, 16}) {
+        Pager pager(budget, PolicyKind::stable, depth, 2);
+        file->add_to(&pager);
+        pager.start(kSweep);
+        uint64_t n = 0;
+        for (int i = 0; i < 3; ++i) n += run_sweep(*file, &pager, kSweep, n_threads);
+        check_sums(pager, n);
+        VX_CHECK(pager.counters().held_bytes > 0);
+      }
+}
+
+VX_TEST(random_access_stays_inside_the_budget) {
+  const Watchdog watchdog;
+  const auto file = make_model();
+  const uint64_t least = minimum_budget(*file), total = total_bytes(*file);
+  for (PolicyKind policy : {PolicyKind::stable, PolicyKind::lru})
+    for (uint64_t budget : {least, total / 2, total})
+      for (int n_threads : {1, 3, 8}) {
+        Pager pager(budget, policy, 4, 3);
+        file->add_to(&pager);
+        pager.start(kSweep);
+        std::atomic<int> wrong{0}, over{0};
+        const auto work = [&](int seed) {
+          std::mt19937 random(seed);
+          for (int i = 0; i < 300; ++i) {
+            const int handle = static_cast<int>(random() % 7);
+            const int64_t tile = static_cast<int64_t>(random() % file->matrices()[handle].n_tiles());
+            const auto pin = pager.acquire(handle, tile, random() % 3 == 0 ? Access::lookup : Access::sweep);
+            wrong += !file->equal(handle, tile, pin.view());
+            over += pager.counters().held_bytes > budget;
+          }
+        };
+        std::vector<std::thread> threads;
+        for (int i = 0; i < n_threads; ++i) threads.emplace_back(work, i + 1);
+        for (auto& t : threads) t.join();
+        VX_CHECK_EQ(wrong.load(), 0);
+        VX_CHECK_EQ(over.load(), 0);
+        check_sums(pager, 300 * n_threads);
+      }
+}
+
+VX_TEST(cyclic_sweeps_hit_what_the_plan_keeps) {
+  const Watchdog watchdog;
+  TileFile file;
+  for (int i = 0; i < 5; ++i) file.add({64 * 20, 128, 1});
+  file.write();
+  const std::vector<int> sweep = {0, 1, 2, 3, 4};
+  const uint64_t total = total_bytes(file), tile = total / 100;
+  for (int percent : {10, 25, 50, 75, 95}) {
+    Pager pager(total * percent / 100, PolicyKind::stable, 4, 2);
+    file.add_to(&pager);
+    pager.start(sweep);
+    run_sweep(file, &pager, sweep, 1);
+    pager.reset_counters();
+    for (int i = 0; i < 4; ++i) run_sweep(file, &pager, sweep, 1);
+    const Counters c = pager.counters();
+    const uint64_t kept = c.n_resident_tiles, missing = 100 - kept, n_read = c.bytes_compressed_read / tile;
+    // All slots but a sixteenth of the budget and the least ring are resident.
+    VX_CHECK(kept + 3 + percent / 16 >= static_cast<uint64_t>(percent));
+    // Every other tile was read once a sweep, but for what was read ahead before and after. Where the ring holds all of
+    // them they stay, too.
+    const bool streams = missing > 9;
+    VX_CHECK(streams ? c.hits == 4 * kept : c.hits >= 4 * kept);
+    VX_CHECK(n_read <= 4 * missing + 8 && (!streams || n_read + 8 >= 4 * missing));
+    VX_CHECK_EQ(c.page_faults, 0u);
+    VX_CHECK_EQ(c.resident_bytes, kept * tile);
+  }
+}
+
+VX_TEST(lru_misses_every_tile_of_a_cyclic_sweep) {
+  const Watchdog watchdog;
+  TileFile file;
+  file.add({64 * 40, 128, 1});
+  file.write();
+  const uint64_t total = total_bytes(file);
+  Pager pager(total * 9 / 10, PolicyKind::lru, 4, 2);
+  file.add_to(&pager);
+  pager.start({0});
+  for (int i = 0; i < 3; ++i) run_sweep(file, &pager, {0}, 1);
+  const Counters c = pager.counters();
+  VX_CHECK_EQ(c.hits + c.prefetch_hits, 0u);
+  VX_CHECK_EQ(c.page_faults, 120u);
+  VX_CHECK_EQ(c.evictions, 120u - 36u);
+  VX_CHECK_EQ(c.bytes_compressed_read, 3 * total);
+  // What was used last is still there, the tile before the oldest kept one is not.
+  static_cast<void>(pager.acquire(0, 39, Access::lookup));
+  static_cast<void>(pager.acquire(0, 4, Access::lookup));
+  VX_CHECK_EQ(pager.counters().hits, 2u);
+  static_cast<void>(pager.acquire(0, 3, Access::lookup));
+  VX_CHECK_EQ(pager.counters().page_faults, 121u);
+}
+
+VX_TEST(everything_fits) {
+  const Watchdog watchdog;
+  const auto file = make_model();
+  for (PolicyKind policy : {PolicyKind::stable, PolicyKind::lru}) {
+    Pager pager(total_bytes(*file), policy, 4, 2);
+    file->add_to(&pager);
+    pager.start(kSweep);
+    run_sweep(*file, &pager, kSweep, 2);
+    for (int64_t t = 0; t < file->matrices()[kEmbedding].n_tiles(); ++t)
+      VX_CHECK(file->equal(kEmbedding, t, pager.acquire(kEmbedding, t, Access::lookup).view()));
+    Counters c = pager.counters();
+    VX_CHECK_EQ(c.bytes_compressed_read, c.total_bytes);
+    VX_CHECK_EQ(c.resident_bytes, c.total_bytes);
+    VX_CHECK_EQ(c.held_bytes, c.total_bytes);
+    VX_CHECK_EQ(c.n_resident_tiles, c.n_tiles);
+    pager.reset_counters();
+    const uint64_t n = run_sweep(*file, &pager, kSweep, 2);
+    c = pager.counters();
+    VX_CHECK_EQ(c.hits, n);
+    VX_CHECK_EQ(c.bytes_compressed_read, 0u);
+  }
+}
+
+VX_TEST(missing_tiles_are_spread_evenly) {
+  std::vector<uint64_t> stored(200, 8192);
+  std::vector<int64_t> sweep(200);
+  for (int64_t i = 0; i < 200; ++i) sweep[i] = i;
+  const auto policy = vx::make_policy(PolicyKind::stable);
+  for (uint64_t percent : {20, 40, 60, 90}) {
+    const vx::ResidencyPlan plan = policy->plan({200 * 8192 * percent / 100, stored, sweep, 4});
+    VX_CHECK(plan.resident_bytes + plan.n_slots * plan.slot_bytes <= 200 * 8192 * percent / 100);
+    const double share = static_cast<double>(plan.resident_bytes) / (200 * 8192);
+    double kept = 0;
+    for (int i = 0; i < 200; ++i) {
+      kept += plan.resident[i];
+      VX_CHECK(std::abs(kept - share * (i + 1)) <= 1.0);
+    }
+  }
+}
+
+VX_TEST(a_budget_below_the_minimum_is_named) {
+  const auto file = make_model();
+  const uint64_t least = minimum_budget(*file);
+  Pager pager(least - 1, PolicyKind::stable, 4, 2);
+  file->add_to(&pager);
+  VX_CHECK_THROWS(pager.start(kSweep), vx::BudgetTooSmall,
+                  VX_CHECK(std::string(error.what()).find(std::to_string(least)) != std::string::npos));
+}
+
+VX_TEST(corrupt_bytes_name_their_tile) {
+  const Watchdog watchdog;
+  for (bool in_residual : {false, true})
+    for (int depth : {0, 4})  // read by acquire, read by a prefetch thread
+      for (int percent : {35, 100}) {
+        auto file = make_model();
+        const uint64_t budget = std::max(total_bytes(*file) * percent / 100, minimum_budget(*file));
+        const vx::test::FileMatrix& m = file->matrices()[1];
+        const uint64_t offset = m.base_offset + m.index[3 * 8 + in_residual];
+        file->flip(offset + 77, 4);
+        Pager pager(budget, PolicyKind::stable, depth, 2);
+        file->add_to(&pager);
+        pager.start(kSweep);
+        for (int again = 0; again < 3; ++again)
+          VX_CHECK_THROWS(pager.acquire(1, 3, Access::sweep), vx::CorruptTile, {
+            VX_CHECK(error.file == file->path());
+            VX_CHECK(error.tensor == m.name);
+            VX_CHECK_EQ(error.tile, int64_t{3});
+            VX_CHECK_EQ(error.offset, offset);
+          });
+        VX_CHECK_THROWS(run_sweep(*file, &pager, kSweep, 1), vx::CorruptTile, {});
+        // The disk got better: the next read must not remember.
+        file->flip(offset + 77, 4);
+        for (int tries = 0; tries < 2; ++tries) {
+          try {
+            static_cast<void>(pager.acquire(1, 3, Access::sweep));
+          } catch (const vx::CorruptTile&) {
+            VX_CHECK_EQ(tries, 0);  // what a prefetch had found before
+          }
+        }
+        run_sweep(*file, &pager, kSweep, 2);
+      }
+}
+
+VX_TEST(many_workers_survive_failing_reads) {
+  const Watchdog watchdog;
+  auto file = make_model();
+  const uint64_t least = minimum_budget(*file);
+  for (size_t at = 3 * 4096; at < file->bytes().size(); at += 20 * 4096) file->bytes()[at] ^= 1;
+  file->write();
+  Pager pager(least, PolicyKind::stable, 4, 2);
+  file->add_to(&pager);
+  pager.start(kSweep);
+  const auto steps = sweep_steps(*file, kSweep);
+  std::atomic<size_t> next{0};
+  std::atomic<uint64_t> failed{0}, served{0}, wrong{0};
+  const auto work = [&] {
+    for (size_t i; (i = next++) < 5 * steps.size();) {
+      const auto [handle, tile] = steps[i % steps.size()];
+      try {
+        const auto pin = pager.acquire(handle, tile, i % 7 == 0 ? Access::lookup : Access::sweep);
+        wrong += !file->equal(handle, tile, pin.view());
+        ++served;
+      } catch (const vx::CorruptTile&) {
+        ++failed;
+      }
+    }
+  };
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 8; ++i) threads.emplace_back(work);
+  for (auto& t : threads) t.join();
+  VX_CHECK(failed > 0);
+  VX_CHECK_EQ(wrong.load(), uint64_t{0});
+  check_sums(pager, served);
+}
+
+VX_TEST(a_truncated_file_is_a_corrupt_tile) {
+  const Watchdog watchdog;
+  for (vx::IoMode mode : {vx::IoMode::direct, vx::IoMode::buffered}) {
+    auto file = make_model();
+    Pager pager(minimum_budget(*file), PolicyKind::stable, 4, 2);
+    file->add_to(&pager, mode);
+    VX_CHECK_EQ(truncate(file->path().c_str(), static_cast<off_t>(file->matrices()[4].base_offset + 5000)), 0);
+    pager.start(kSweep);
+    run_sweep(*file, &pager, {0, 1, 2, 3}, 1);
+    VX_CHECK_THROWS(run_sweep(*file, &pager, {4}, 1), vx::CorruptTile, {
+      VX_CHECK(error.tensor == file->matrices()[4].name);
+      VX_CHECK(std::string(error.what()).find("truncated") != std::string::npos);
+    });
+  }
+}
+
+VX_TEST(a_file_may_end_inside_the_last_block) {
+  const Watchdog watchdog;
+  auto file = make_model();
+  const vx::test::FileMatrix& last = file->matrices().back();
+  file->bytes().resize(last.base_offset + last.index[last.index.size() - 8 + 1] + last.tiles.back().residual.size());
+  file->write();
+  for (vx::IoMode mode : {vx::IoMode::direct, vx::IoMode::buffered}) {
+    Pager pager(minimum_budget(*file), PolicyKind::stable, 4, 2);
+    file->add_to(&pager, mode);
+    pager.start(kSweep);
+    VX_CHECK(mode == vx::IoMode::direct || pager.counters().io_mode == vx::IoMode::buffered);
+    const int64_t tile = last.n_tiles() - 1;
+    VX_CHECK(file->equal(kEmbedding, tile, pager.acquire(kEmbedding, tile, Access::lookup).view()));
+  }
+}
+
+VX_TEST(verify_reads_past_the_cache) {
+  auto file = make_model();
+  {
+    Pager pager(1 << 20, PolicyKind::stable, 4, 2);
+    file->add_to(&pager);
+    for (int handle = 0; handle < 7; ++handle) pager.verify(handle);
+  }
+  file->flip(file->matrices()[4].base_offset + file->matrices()[4].index[1] + 9, 1);
+  Pager pager(1 << 20, PolicyKind::stable, 4, 2);
+  file->add_to(&pager);
+  pager.verify(3);
+  VX_CHECK_THROWS(pager.verify(4), vx::CorruptTile, VX_CHECK_EQ(error.tile, int64_t{0}));
+}
+
+VX_TEST(lookups_leave_the_sweep_alone) {
+  const Watchdog watchdog;
+  const auto file = make_model();
+  Pager pager(minimum_budget(*file), PolicyKind::stable, 4, 2);
+  file->add_to(&pager);
+  pager.start(kSweep);
+  run_sweep(*file, &pager, kSweep, 1);
+  pager.reset_counters();
+  const auto steps = sweep_steps(*file, kSweep);
+  std::mt19937 random(5);
+  uint64_t n_lookups = 0;
+  for (int sweep = 0; sweep < 3; ++sweep)
+    for (const auto& [handle, tile] : steps) {
+      if (random() % 4 == 0) {
+        const int64_t row_tile = static_cast<int64_t>(random() % file->matrices()[kEmbedding].n_tiles());
+        const auto pin = pager.acquire(kEmbedding, row_tile, Access::lookup);
+        VX_CHECK(file->equal(kEmbedding, row_tile, pin.view()));
+        ++n_lookups;
+      }
+      VX_CHECK(file->equal(handle, tile, pager.acquire(handle, tile, Access::sweep).view()));
+    }
+  const Counters c = pager.counters();
+  check_sums(pager, n_lookups + 3 * steps.size());
+  VX_CHECK(c.page_faults <= n_lookups);  // the sweep itself was read ahead all the time
+  const uint64_t before = pager.counters().hits;
+  static_cast<void>(pager.acquire(kEmbedding, 0, Access::lookup));
+  static_cast<void>(pager.acquire(kEmbedding, 0, Access::lookup));
+  VX_CHECK(pager.counters().hits > before);  // the second one finds it
+}
+
+VX_TEST(concurrent_lookups_and_sweeps_all_end) {
+  const Watchdog watchdog;
+  const auto file = make_model();
+  Pager pager(minimum_budget(*file), PolicyKind::stable, 4, 1);
+  file->add_to(&pager);
+  pager.start(kSweep);
+  std::atomic<bool> stop{false};
+  std::atomic<uint64_t> n_lookups{0};
+  std::vector<std::thread> lookups;
+  for (int i = 0; i < 5; ++i)
+    lookups.emplace_back([&, i] {
+      std::mt19937 random(i);
+      while (!stop) {
+        static_cast<void>(pager.acquire(kEmbedding, random() % file->matrices()[kEmbedding].n_tiles(), Access::lookup));
+        ++n_lookups;
+      }
+    });
+  uint64_t n = 0;
+  for (int i = 0; i < 5; ++i) n += run_sweep(*file, &pager, kSweep, 3);
+  stop = true;
+  for (auto& t : lookups) t.join();
+  check_sums(pager, n + n_lookups);
+}
+
+VX_TEST(a_sweep_may_restart_anywhere) {
+  const Watchdog watchdog;
+  const auto file = make_model();
+  const uint64_t least = minimum_budget(*file), total = total_bytes(*file);
+  for (uint64_t budget : {least, total / 2, total * 9 / 10}) {
+    Pager pager(budget, PolicyKind::stable, 4, 2);
+    file->add_to(&pager);
+    pager.start(kSweep);
+    uint64_t n = 0;
+    for (int i = 0; i < 10; ++i) {
+      n += run_sweep(*file, &pager, {0, 1, 2}, 2);  // stopped in the middle
+      n += run_sweep(*file, &pager, {0, 1, 2, 3, 4}, 1);  // without the head
+      n += run_sweep(*file, &pager, {4, 1}, 4);  // out of order
+    }
+    check_sums(pager, n);
+    for (int i = 0; i < 3; ++i) run_sweep(*file, &pager, kSweep, 1);
+    pager.reset_counters();
+    for (int i = 0; i < 3; ++i) run_sweep(*file, &pager, kSweep, 1);
+    VX_CHECK_EQ(pager.counters().page_faults, 0u);  // it found its way back
+  }
+}
+
+VX_TEST(closing_in_flight) {
+  const Watchdog watchdog;
+  const auto file = make_model();
+  for (int i = 0; i < 60; ++i) {
+    const uint64_t budget = i % 2 ? total_bytes(*file) : minimum_budget(*file);
+    Pager pager(budget, PolicyKind::stable, 4, 3);
+    file->add_to(&pager);
+    pager.start(kSweep);
+    std::vector<std::thread> workers;
+    for (int w = 0; w < 3 && i % 3; ++w)
+      workers.emplace_back([&, w] {
+        try {
+          for (int k = 0; k < 100000; ++k)
+            for (const auto& [handle, tile] : sweep_steps(*file, kSweep)) {
+              const auto pin = pager.acquire(handle, tile, w ? Access::sweep : Access::lookup);
+              VX_CHECK(file->equal(handle, tile, pin.view()));
+            }
+        } catch (const vx::ArgumentError&) {
+        }
+      });
+    std::this_thread::sleep_for(std::chrono::microseconds(37 * i));
+    pager.close();
+    for (auto& t : workers) t.join();
+    VX_CHECK_THROWS(pager.acquire(0, 0, Access::sweep), vx::ArgumentError, {});
+    VX_CHECK_EQ(pager.counters().held_bytes, 0u);
+  }
+}
+
+VX_TEST(lying_index_rows_are_refused) {
+  const auto file = make_model();
+  std::mt19937_64 random(11);
+  int refused = 0, n_tries = 0;
+  for (const vx::test::FileMatrix& m : file->matrices()) {
+    for (int i = 0; i < 3000; ++i) {
+      auto index = m.index;
+      const size_t word = random() % index.size();
+      switch (random() % 4) {
+        case 0: index[word] = random(); break;
+        case 1: index[word] ^= uint64_t{1} << random() % 64; break;
+        case 2: index[word] = ~uint64_t{0} << random() % 64; break;
+        default: std::swap(index[word], index[random() % index.size()]); break;
+      }
+      if (index == m.index || word % 8 == 3) continue;  // a wrong checksum is for the reader to find
+      ++n_tries;
+      Pager pager(1 << 20, PolicyKind::stable, 4, 1);
+      const int f = pager.add_file(file->path());
+      try {
+        pager.add_matrix(m.name, f, m.base_offset, index.data(), m.n_tiles());
+        pager.verify(0);  // what still looks possible is found by checksums, or is in fact the same tile
+      } catch (const vx::CorruptTile& error) {
+        ++refused;
+        VX_CHECK(error.tensor == m.name && error.file == file->path() && error.tile < m.n_tiles());
+      }
+    }
+    std::vector<uint64_t> noise(m.index.size());
+    for (auto& w : noise) w = random();
+    Pager pager(1 << 20, PolicyKind::stable, 4, 1);
+    const int f = pager.add_file(file->path());
+    VX_CHECK_THROWS(pager.add_matrix(m.name, f, m.base_offset, noise.data(), m.n_tiles()), vx::CorruptTile, {});
+    VX_CHECK_THROWS(pager.add_matrix(m.name, f, random(), m.index.data(), m.n_tiles()), vx::CorruptTile, {});
+    VX_CHECK_THROWS(pager.add_matrix(m.name, f, ~uint64_t{0} << 12, m.index.data(), m.n_tiles()), vx::CorruptTile, {});
+    VX_CHECK_THROWS(pager.add_matrix(m.name, f, m.base_offset, m.index.data(), 0), vx::CorruptTile, {});
+  }
+  std::printf("     %d of %d lying rows refused\n", refused, n_tries);
+  VX_CHECK(refused > n_tries * 9 / 10);
+}
+
+VX_TEST(wrong_calls_are_refused) {
+  const auto file = make_model();
+  VX_CHECK_THROWS(Pager(1, PolicyKind::stable, -1, 2), vx::ArgumentError, {});
+  VX_CHECK_THROWS(Pager(1, PolicyKind::stable, 4, 0), vx::ArgumentError, {});
+  Pager pager(total_bytes(*file), PolicyKind::stable, 4, 2);
+  VX_CHECK_THROWS(pager.add_file("/nowhere/shard"), vx::MachineFailure, {});
+  file->add_to(&pager);
+  VX_CHECK_THROWS(pager.acquire(0, 0, Access::sweep), vx::ArgumentError, {});
+  VX_CHECK_THROWS(pager.start({0, 1, 0}), vx::ArgumentError, {});
+  VX_CHECK_THROWS(pager.start({99}), vx::ArgumentError, {});
+  pager.start(kSweep);
+  VX_CHECK_THROWS(pager.start(kSweep), vx::ArgumentError, {});
+  VX_CHECK_THROWS(pager.acquire(0, 999, Access::sweep), vx::ArgumentError, {});
+  VX_CHECK_THROWS(pager.acquire(-1, 0, Access::sweep), vx::ArgumentError, {});
+}
+
+}  // namespace
+
+int main(int argc, char** argv) { return vx::test::run_all(argc, argv); }
