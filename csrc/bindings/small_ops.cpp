@@ -20,7 +20,8 @@ py::array_t<T> with_shape(const py::array& array, std::initializer_list<int64_t>
   for (size_t i = 0; i < shape.size(); ++i) {
     const int64_t wanted = shape.begin()[i];
     fits = fits && (wanted < 0 || typed.shape(i) == wanted);
-    text += (i ? ", " : "") + (wanted < 0 ? std::string("any") : std::to_string(wanted));
+    if (i > 0) text += ", ";
+    text += wanted < 0 ? "any" : std::to_string(wanted);
   }
   if (!fits)
     throw ArgumentError(std::string("[") + op + "] " + name + " must be aligned and have shape (" + text + "), got " +

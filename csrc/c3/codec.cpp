@@ -73,10 +73,10 @@ void decode_exact(const TileView& tile, const FloatLayout& layout, Item* out) {
                                 top << layout.residual_bits() | residual_of(layout, reader.residual, col, at));
         }
       }
+      // An escaped weight has code 0, hence exponent bits of 0 so far.
       auto set_exponent = [&](uint32_t position, uint32_t exponent) {
-        const Item mask = static_cast<Item>(((1u << layout.exponent_bits) - 1) << layout.mantissa_bits);
-        weights[position] =
-            static_cast<Item>((weights[position] & ~mask) | ((exponent << layout.mantissa_bits) & mask));
+        const uint32_t mask = (1u << layout.exponent_bits) - 1;
+        weights[position] = static_cast<Item>(weights[position] | (exponent & mask) << layout.mantissa_bits);
       };
       for (int i = 0; i < *reader.near_counts; ++i, reader.near += 2) {
         const uint16_t entry = read_u16(reader.near);

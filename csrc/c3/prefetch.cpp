@@ -50,6 +50,7 @@ void Pager::resync(int64_t id, uint64_t turn) {
 bool Pager::ring_prefetch_possible() const {
   if (!prefetches_ || cursor_->empty() || ring_->n_wanted() >= max_wanted_) return false;
   const PagedTile& next = tiles_[missing_[cursor_->next_rank()]];
+  if (next.status == TileStatus::failed) return false;  // until an acquire was told
   return next.slot < 0 || !(*ring_)[next.slot].wanted;
 }
 

@@ -91,19 +91,14 @@ void paged_linear(ThreadPool& threads, Simd level, Pager& pager, const std::vect
   auto compute = [&](const Unit& unit) {
     const LinearPart& part = parts[unit.part];
     const Matrix& matrix = pager.matrix(part.handle);
-    constexpr int64_t kWeights = kChunkCols * kPanelRows;
-    float* weights = worker_scratch(kWeights + n_rows * kPanelRows);
-    float* acc = weights + kWeights;
+    float* scratch = worker_scratch(kScratchFloats + n_rows * kPanelRows);
+    float* acc = scratch + kScratchFloats;
     std::memset(acc, 0, n_rows * kPanelRows * sizeof(float));
     for (int64_t i = 0; i < unit.n_tiles; ++i) {
       SharedPin& pin = pins[unit.first_pin + i];
       const TileEntry& tile = matrix.tiles[unit.first_tile + i];
       PanelReader reader = open_panel(pin.acquire(pager, part.handle, unit.first_tile + i, Access::sweep), unit.panel);
-      for (int64_t col = 0; col < tile.n_cols; col += kChunkCols) {
-        const int64_t n_cols = std::min<int64_t>(kChunkCols, tile.n_cols - col);
-        kernels.decode(reader, n_cols, weights);
-        kernels.accumulate(weights, n_cols, x + tile.col0 + col, in_features, n_rows, acc);
-      }
+      kernels.multiply(reader, tile.n_cols, x + tile.col0, in_features, n_rows, acc, scratch);
       pin.release();
     }
     for (int64_t m = 0; m < n_rows; ++m) {

@@ -9,13 +9,16 @@
 namespace vx {
 
 constexpr int64_t kChunkCols = 32;  // columns decoded at a time: 8 KiB of fp32 weights, a quarter of the smallest L1
+constexpr int64_t kScratchFloats = 2 * kChunkCols * kPanelRows;
 
 struct TileKernels {
   // Decodes the panel's next n_cols <= kChunkCols columns to fp32, out[col][row]; a multiple of 8 except at the end.
+  // `out` has room for kChunkCols columns.
   void (*decode)(PanelReader& reader, int64_t n_cols, float* out);
-  // acc[m][row] = fma(weights[col][row], x[m][col], acc[m][row]) for col ascending: the one reduction order.
-  void (*accumulate)(const float* weights, int64_t n_cols, const float* x, int64_t x_stride, int64_t n_rows,
-                     float* acc);
+  // acc[m][row] = fma(weights[col][row], x[m][col], acc[m][row]) for the n_cols columns of the panel, ascending: the
+  // one reduction order. scratch: kScratchFloats.
+  void (*multiply)(PanelReader& reader, int64_t n_cols, const float* x, int64_t x_stride, int64_t n_rows, float* acc,
+                   float* scratch);
 };
 
 const TileKernels& tile_kernels(Simd level);

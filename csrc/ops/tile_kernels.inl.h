@@ -67,32 +67,31 @@ VX_INLINE void decode_block(const uint8_t* prefix, const uint8_t* residual, Lut 
   decode_column<D, 7>(prefix, residual, top, lut_high, lut_low, out + 448);
 }
 
-// The fp32 pattern of weight `bits` (whose exponent field is junk) once its true exponent is known.
-template <Dtype D>
-VX_INLINE uint32_t with_exponent(uint32_t bits, uint32_t exponent) {
-  if constexpr (D == Dtype::f16) {
-    exponent &= 31;
-    if (exponent == 0) {  // subnormal: mantissa * 2^-24, exact in fp32
-      const float value = static_cast<float>((bits >> 13) & 0x3ff) * 0x1p-24f;
-      uint32_t magnitude;
-      std::memcpy(&magnitude, &value, 4);
-      return (bits & 0x80000000u) | magnitude;
-    }
-    exponent = exponent == 31 ? 255 : exponent + 112;
-  }
-  return (bits & 0x807fffffu) | (exponent & 0xff) << 23;
-}
-
+// An escaped weight decodes with exponent 0, so its true exponent is OR-ed in. A subnormal f16 is mantissa * 2^-24,
+// which fp32 holds as a normal number.
 template <Dtype D>
 VX_INLINE void patch(float* out, uint32_t position, uint32_t exponent) {
   uint32_t bits;
   std::memcpy(&bits, out + position, 4);
-  bits = with_exponent<D>(bits, exponent);
+  if constexpr (D == Dtype::f16) {
+    exponent &= 31;
+    if (exponent == 0) {
+      const float value = static_cast<float>((bits >> 13) & 0x3ff) * 0x1p-24f;
+      uint32_t magnitude;
+      std::memcpy(&magnitude, &value, 4);
+      bits = (bits & 0x80000000u) | magnitude;
+    } else {
+      bits |= (exponent == 31 ? 255 : exponent + 112) << 23;
+    }
+  } else {
+    bits |= exponent << 23;
+  }
   std::memcpy(out + position, &bits, 4);
 }
 
-template <Dtype D>
-VX_INLINE void decode_exact(PanelReader& reader, int64_t n_cols, float* out) {
+// between(b) is called after block b is decoded and before its escapes are: other work for the idle execution units.
+template <Dtype D, class Between>
+VX_INLINE void decode_exact(PanelReader& reader, int64_t n_cols, float* out, Between&& between) {
   uint8_t high[16], low[16];
   for (uint32_t nibble = 0; nibble < 16; ++nibble) {
     const uint32_t code = nibble & 7;
@@ -104,9 +103,11 @@ VX_INLINE void decode_exact(PanelReader& reader, int64_t n_cols, float* out) {
   const Lut lut_high = load_lut(high), lut_low = load_lut(low);
   const int64_t n_blocks = (n_cols + kBlockCols - 1) / kBlockCols;
   // A chunk always has room for whole blocks: the columns past the end decode to zero weights nobody reads.
-  for (int64_t b = 0; b < n_blocks; ++b)
+  for (int64_t b = 0; b < n_blocks; ++b) {
     decode_block<D>(reader.prefix + b * kPrefixBlockBytes, reader.residual + b * kResidualBlockBytes<D>, lut_high, lut_low,
                     out + b * 512);
+    between(b);
+  }
   for (int64_t b = 0; b < n_blocks; ++b) {
     const uint8_t* near = reader.near;
     const int n_near = reader.near_counts[b];
@@ -132,11 +133,9 @@ VX_INLINE void decode_exact(PanelReader& reader, int64_t n_cols, float* out) {
 
 VX_INLINE float half_to_float(uint16_t half) {
   const uint32_t bits = static_cast<uint32_t>(half & 0x8000u) << 16 | static_cast<uint32_t>(half & 0x3ffu) << 13;
-  const uint32_t fixed = (half & 0x7c00u) == 0 && (half & 0x3ffu) == 0
-                             ? bits
-                             : with_exponent<Dtype::f16>(bits, (half >> 10) & 31u);
   float value;
-  std::memcpy(&value, &fixed, 4);
+  std::memcpy(&value, &bits, 4);
+  patch<Dtype::f16>(&value, 0, (half >> 10) & 31u);
   return value;
 }
 
@@ -162,16 +161,25 @@ VX_INLINE void decode_raw(PanelReader& reader, int64_t n_cols, float* out) {
   reader.prefix += n * 2;
 }
 
-static void decode(PanelReader& reader, int64_t n_cols, float* out) {
-  if (reader.codec == Codec::raw)
+struct Nothing {
+  inline __attribute__((always_inline)) void operator()(int64_t) const {}
+};
+
+template <class Between>
+VX_INLINE void decode_chunk(PanelReader& reader, int64_t n_cols, float* out, Between&& between) {
+  if (reader.codec == Codec::raw) {
     decode_raw(reader, n_cols, out);
-  else if (reader.dtype == Dtype::bf16)
-    decode_exact<Dtype::bf16>(reader, n_cols, out);
-  else if (reader.dtype == Dtype::f16)
-    decode_exact<Dtype::f16>(reader, n_cols, out);
-  else
-    decode_exact<Dtype::f32>(reader, n_cols, out);
+    for (int64_t b = 0; b < (n_cols + kBlockCols - 1) / kBlockCols; ++b) between(b);
+  } else if (reader.dtype == Dtype::bf16) {
+    decode_exact<Dtype::bf16>(reader, n_cols, out, between);
+  } else if (reader.dtype == Dtype::f16) {
+    decode_exact<Dtype::f16>(reader, n_cols, out, between);
+  } else {
+    decode_exact<Dtype::f32>(reader, n_cols, out, between);
+  }
 }
+
+static void decode(PanelReader& reader, int64_t n_cols, float* out) { decode_chunk(reader, n_cols, out, Nothing{}); }
 
 // R activation rows x V vectors of output rows live in registers while the chunk's columns stream past.
 template <int R, int V>
@@ -236,6 +244,47 @@ static void accumulate(const float* weights, int64_t n_cols, const float* x, int
   }
 }
 
-static constexpr TileKernels kTileKernels{decode, accumulate};
+// One row: its four chains wait for each other's latency, so the next chunk is decoded between their steps.
+static void multiply_row(PanelReader& reader, int64_t n_cols, const float* x, float* acc, float* scratch) {
+  f32x16 sum[4];
+  for (int v = 0; v < 4; ++v) sum[v] = load(acc + v * kLanes);
+  const float* weights = scratch;  // decoded, columns [col, col + width) of x
+  int64_t col = 0, width = 0;
+  auto step = [&](int64_t begin, int64_t end) {
+    for (int64_t c = begin; c < end; ++c) {
+      const f32x16 value = set1(x[col + c]);
+      for (int v = 0; v < 4; ++v) sum[v] = fma(load(weights + c * kPanelRows + v * kLanes), value, sum[v]);
+    }
+  };
+  for (int64_t next = 0; next < n_cols;) {
+    const int64_t next_width = n_cols - next < kChunkCols ? n_cols - next : kChunkCols;
+    float* out = scratch + (weights == scratch ? kChunkCols * kPanelRows : 0);
+    int64_t done = 0;
+    decode_chunk(reader, next_width, out, [&](int64_t) {
+      const int64_t end = done + kBlockCols < width ? done + kBlockCols : width;
+      step(done, end);
+      done = end;
+    });
+    step(done, width);
+    weights = out;
+    col = next;
+    width = next_width;
+    next += next_width;
+  }
+  step(0, width);
+  for (int v = 0; v < 4; ++v) store(acc + v * kLanes, sum[v]);
+}
+
+static void multiply(PanelReader& reader, int64_t n_cols, const float* x, int64_t x_stride, int64_t n_rows, float* acc,
+                     float* scratch) {
+  if (n_rows == 1) return multiply_row(reader, n_cols, x, acc, scratch);
+  for (int64_t col = 0; col < n_cols; col += kChunkCols) {
+    const int64_t width = n_cols - col < kChunkCols ? n_cols - col : kChunkCols;
+    decode(reader, width, scratch);
+    accumulate(scratch, width, x + col, x_stride, n_rows, acc);
+  }
+}
+
+static constexpr TileKernels kTileKernels{decode, multiply};
 
 }  // namespace vx::VX_SIMD_NS

@@ -100,7 +100,7 @@ std::vector<uint8_t> weights_of(Dtype dtype, int64_t n, int kind, std::mt19937& 
   return out;
 }
 
-void every_half_pattern(Dtype dtype) {
+void check_every_half_pattern(Dtype dtype) {
   std::vector<uint8_t> weights(65536 * 2);
   for (uint32_t i = 0; i < 65536; ++i) {
     const uint16_t bits = static_cast<uint16_t>(i);
@@ -119,7 +119,7 @@ void every_half_pattern(Dtype dtype) {
 }
 
 // Whatever the bytes say, a tile is refused or decoded inside its ranges (a sanitizer run makes this strict).
-void hostile_tiles(std::mt19937& random) {
+void survive_hostile_tiles(std::mt19937& random) {
   const Encoded good = encode(weights_of(Dtype::bf16, 70 * 41, 2, random), 70, 41, Dtype::bf16, Codec::exact);
   VX_CHECK(good.entry.codec == Codec::exact);
   int refused = 0;
@@ -159,13 +159,13 @@ VX_TEST(round_trip) {
 }
 
 VX_TEST(every_half_pattern) {
-  every_half_pattern(Dtype::bf16);
-  every_half_pattern(Dtype::f16);
+  check_every_half_pattern(Dtype::bf16);
+  check_every_half_pattern(Dtype::f16);
 }
 
 VX_TEST(hostile_tiles) {
   std::mt19937 random(8);
-  hostile_tiles(random);
+  survive_hostile_tiles(random);
 }
 
 }  // namespace

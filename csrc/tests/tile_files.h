@@ -1,6 +1,7 @@
 // Shard files for tests: matrices of random tiles in the layout of FORMAT.md, with the bytes kept to compare.
 #pragma once
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -87,11 +88,10 @@ class TileFile {
     matrices_.push_back(std::move(m));
   }
 
-  // Flushed, so that what a test measures is reading.
   void write() {
     std::ofstream(path(), std::ios::binary)
         .write(reinterpret_cast<const char*>(bytes_.data()), static_cast<std::streamsize>(bytes_.size()));
-    sync();
+    flush();
   }
 
   // Flips bits of one byte, in place: other bytes may be read meanwhile.
@@ -100,7 +100,7 @@ class TileFile {
     std::fstream file(path(), std::ios::binary | std::ios::in | std::ios::out);
     file.seekp(static_cast<std::streamoff>(offset)).put(static_cast<char>(bytes_[offset]));
     file.close();
-    sync();
+    flush();
   }
 
   // Adds the file and all its matrices; handles are 0, 1, ...
@@ -121,6 +121,13 @@ class TileFile {
 
  private:
   static uint64_t crc(const std::vector<uint8_t>& bytes) { return crc32c(bytes.data(), bytes.size()); }
+
+  // A direct read of pages that wait to be written would have to write them first.
+  void flush() const {
+    const int fd = open(path().c_str(), O_RDONLY);
+    fsync(fd);
+    close(fd);
+  }
 
   uint64_t append(const std::vector<uint8_t>& bytes) {
     const uint64_t offset = bytes_.size();
