@@ -2,7 +2,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <algorithm>
+#include <new>
 
 #include "bindings/bindings.h"
 #include "common/crc32c.h"
@@ -56,6 +56,8 @@ void translate(std::exception_ptr thrown) {
     raise("BudgetError", e.what());
   } catch (const vx::MachineFailure& e) {
     raise("MachineError", e.what());
+  } catch (const std::bad_alloc&) {
+    raise("MachineError", "out of memory in native code; lower the RAM budget, the context or the prefill chunk");
   } catch (const vx::ArgumentError& e) {
     PyErr_SetString(PyExc_ValueError, e.what());
   }

@@ -24,23 +24,44 @@ struct FreeAligned {
 
 }  // namespace
 
-// A place in the queue of acquires that need a slot.
-class Pager::Ticket {
+// What an acquire without a slot waits for: nothing yet, the prefetcher that is about to read its tile, or its turn in
+// the queue. Others decide by that, so every change wakes them.
+class Pager::Wait {
  public:
-  explicit Ticket(Pager* pager) : pager_(pager), number_(pager->next_ticket_++) {
-    pager_->urgent_.push_back(number_);
-  }
-  ~Ticket() {
-    pager_->urgent_.remove(number_);
+  explicit Wait(Pager* pager) : pager_(pager) {}
+  ~Wait() { leave(); }
+  Wait(const Wait&) = delete;
+  Wait& operator=(const Wait&) = delete;
+
+  bool queued() const { return for_ == For::turn; }
+  bool is_next() const { return queued() && pager_->urgent_.front() == ticket_; }
+  void for_prefetch() {
+    if (for_ != For::nothing) return;
+    for_ = For::prefetch;
+    ++pager_->n_waiting_for_prefetch_;
     pager_->slots_changed();
   }
-  Ticket(const Ticket&) = delete;
-  Ticket& operator=(const Ticket&) = delete;
-  bool is_next() const { return pager_->urgent_.front() == number_; }
+  void for_turn() {
+    leave();
+    for_ = For::turn;
+    ticket_ = pager_->next_ticket_++;
+    pager_->urgent_.push_back(ticket_);
+    pager_->slots_changed();
+  }
+  void leave() {
+    if (for_ == For::nothing) return;
+    if (for_ == For::prefetch) --pager_->n_waiting_for_prefetch_;
+    if (for_ == For::turn) pager_->urgent_.remove(ticket_);
+    for_ = For::nothing;
+    pager_->slots_changed();
+  }
 
  private:
+  enum class For { nothing, prefetch, turn };
+
   Pager* pager_;
-  uint64_t number_;
+  For for_ = For::nothing;
+  uint64_t ticket_ = 0;
 };
 
 class Pager::StallTimer {
@@ -193,7 +214,7 @@ PinnedTile Pager::acquire_slow(int64_t id, Access access) {
   PagedTile& t = tiles_[id];
   std::unique_lock lock(mutex_);
   const Inside inside(this);
-  std::optional<Ticket> ticket;
+  Wait wait(this);
   for (;;) {
     if (closed_) throw ArgumentError("[pager] is closed");
     switch (t.status) {
@@ -205,7 +226,7 @@ PinnedTile Pager::acquire_slow(int64_t id, Access access) {
         return pinned(&t);
       case TileStatus::loading: {
         claim(id, access);
-        ticket.reset();
+        wait.leave();
         const bool by_prefetch = std::exchange(t.prefetched, false);
         {
           const StallTimer stall(this);
@@ -218,17 +239,12 @@ PinnedTile Pager::acquire_slow(int64_t id, Access access) {
       case TileStatus::absent:
         break;
     }
-    if (t.resident || take_slot_on_demand(id, access, &ticket)) {
-      ticket.reset();
+    if (t.resident || take_slot_on_demand(id, access, &wait)) {
+      wait.leave();
       return load_on_demand(id, access, &lock);
     }
-    const bool waits_for_prefetch = !ticket.has_value();
-    n_waiting_for_prefetch_ += waits_for_prefetch;
-    {
-      const StallTimer stall(this);
-      slots_.wait(lock);
-    }
-    n_waiting_for_prefetch_ -= waits_for_prefetch;
+    const StallTimer stall(this);
+    slots_.wait(lock);
   }
 }
 
@@ -248,20 +264,22 @@ PinnedTile Pager::load_on_demand(int64_t id, Access access, std::unique_lock<std
   return pinned(&tiles_[id]);
 }
 
-// True when the tile was given a slot. Otherwise the caller waits: for the prefetcher, which is about to come here, or
-// (with a ticket from then on) for its turn.
-bool Pager::take_slot_on_demand(int64_t id, Access access, std::optional<Ticket>* ticket) {
+// True when the tile was given a slot; otherwise the caller waits.
+bool Pager::take_slot_on_demand(int64_t id, Access access, Wait* wait) {
   PagedTile& t = tiles_[id];
-  if (!ticket->has_value()) {
+  if (!wait->queued()) {
     if (access == Access::sweep && t.rank >= 0 && prefetches_) {
       const SweepCursor::Place place = cursor_->place(t.rank);
       if (place.where == SweepCursor::Where::far) resync(id, place.turn);
-      if (place.where == SweepCursor::Where::ahead && ring_prefetch_possible()) return false;
+      if (place.where == SweepCursor::Where::ahead && ring_prefetch_possible()) {
+        wait->for_prefetch();
+        return false;
+      }
     }
-    ticket->emplace(this);
+    wait->for_turn();
   }
   const bool prefetch_first = prefetch_turn_ && n_waiting_for_prefetch_ > 0 && ring_prefetch_possible();
-  if (!(*ticket)->is_next() || !ring_->has_slot() || prefetch_first) return false;
+  if (!wait->is_next() || !ring_->has_slot() || prefetch_first) return false;
   assign_slot(id);
   prefetch_turn_ = true;
   return true;

@@ -10,7 +10,6 @@
 #include <list>
 #include <memory>
 #include <mutex>
-#include <optional>
 #include <string>
 #include <thread>
 #include <unordered_map>
@@ -134,7 +133,7 @@ class Pager {
 
  private:
   friend class PinnedTile;
-  class Ticket;
+  class Wait;
   class StallTimer;
 
   void plan_residency(const std::vector<int>& sweep);
@@ -144,7 +143,7 @@ class Pager {
   void release(PagedTile* tile);
   void claim(int64_t id, Access access);
   void count_served(bool by_prefetch);
-  bool take_slot_on_demand(int64_t id, Access access, std::optional<Ticket>* ticket);
+  bool take_slot_on_demand(int64_t id, Access access, Wait* wait);
   void assign_slot(int64_t id);
   void charge(uint64_t bytes);
   void begin_loading(int64_t id, bool by_prefetch);
@@ -169,7 +168,7 @@ class Pager {
   const std::unique_ptr<Policy> policy_;
   const int prefetch_depth_, n_io_threads_;
   std::vector<std::unique_ptr<ShardFile>> files_;
-  std::deque<Matrix> matrices_;        // a deque: TileView points into it
+  std::deque<Matrix> matrices_;         // a deque: TileView points into it
   std::vector<uint64_t> stored_bytes_;  // by tile id
 
   // Written by start() and read-only after it.

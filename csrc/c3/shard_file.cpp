@@ -40,7 +40,7 @@ ShardFile::ShardFile(std::string path, IoMode preferred) : path_(std::move(path)
     mode_ = IoMode::buffered;
     fd_ = open(path_.c_str(), O_RDONLY | O_CLOEXEC);
   }
-  struct stat status {};
+  struct stat status{};
   if (fd_ < 0 || fstat(fd_, &status) != 0) {
     const std::string why = std::strerror(errno);
     if (fd_ >= 0) ::close(fd_);

@@ -99,7 +99,8 @@ class RowParser {
     for (size_t i = 1; i < ranges.size(); ++i) {
       tile_ = ranges[i].tile;
       offset_ = ranges[i].begin;
-      require(ranges[i - 1].end <= ranges[i].begin, "bytes overlap those of tile " + std::to_string(ranges[i - 1].tile));
+      require(ranges[i - 1].end <= ranges[i].begin,
+              "bytes overlap those of tile " + std::to_string(ranges[i - 1].tile));
     }
   }
 

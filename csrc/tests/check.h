@@ -56,35 +56,35 @@ inline int run_all(int argc, char** argv) {
 
 }  // namespace vx::test
 
-#define VX_TEST(name)                                                        \
-  static void name();                                                        \
-  static const bool name##_is_registered = ::vx::test::add(#name, &name);    \
+#define VX_TEST(name)                                                     \
+  static void name();                                                     \
+  static const bool name##_is_registered = ::vx::test::add(#name, &name); \
   static void name()
 
-#define VX_CHECK(condition)                                                     \
-  do {                                                                          \
+#define VX_CHECK(condition)                                                          \
+  do {                                                                               \
     if (!(condition)) ::vx::test::fail(__FILE__, __LINE__, "not true: " #condition); \
   } while (false)
 
-#define VX_CHECK_EQ(got, expected)                                                                     \
-  do {                                                                                                 \
-    const auto got_ = (got);                                                                           \
-    const decltype(got_) expected_ = (expected);                                                       \
-    if (!(got_ == expected_))                                                                          \
-      ::vx::test::fail(__FILE__, __LINE__,                                                             \
+#define VX_CHECK_EQ(got, expected)                                                                      \
+  do {                                                                                                  \
+    const auto got_ = (got);                                                                            \
+    const decltype(got_) expected_ = (expected);                                                        \
+    if (!(got_ == expected_))                                                                           \
+      ::vx::test::fail(__FILE__, __LINE__,                                                              \
                        #got " is " + std::to_string(got_) + ", expected " + std::to_string(expected_)); \
   } while (false)
 
 // The statement must throw Type; the body that follows it may look at the exception `error`.
-#define VX_CHECK_THROWS(statement, Type, body)                                      \
-  do {                                                                              \
-    bool thrown_ = false;                                                           \
-    try {                                                                           \
-      statement;                                                                    \
-    } catch (const Type& error) {                                                   \
-      thrown_ = true;                                                               \
-      static_cast<void>(error);                                                     \
-      body;                                                                         \
-    }                                                                               \
+#define VX_CHECK_THROWS(statement, Type, body)                                              \
+  do {                                                                                      \
+    bool thrown_ = false;                                                                   \
+    try {                                                                                   \
+      statement;                                                                            \
+    } catch (const Type& error) {                                                           \
+      thrown_ = true;                                                                       \
+      static_cast<void>(error);                                                             \
+      body;                                                                                 \
+    }                                                                                       \
     if (!thrown_) ::vx::test::fail(__FILE__, __LINE__, #statement " did not throw " #Type); \
   } while (false)

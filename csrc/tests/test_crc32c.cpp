@@ -1,9 +1,8 @@
-#include "common/crc32c.h"
-
 #include <cstring>
 #include <random>
 #include <vector>
 
+#include "common/crc32c.h"
 #include "tests/check.h"
 
 namespace {

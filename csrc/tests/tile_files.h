@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <memory>
 #include <random>
 #include <stdexcept>
 #include <string>
@@ -106,8 +107,7 @@ class TileFile {
   // Adds the file and all its matrices; handles are 0, 1, ...
   void add_to(Pager* pager, IoMode mode = IoMode::direct) const {
     const int file = pager->add_file(path(), mode);
-    for (const FileMatrix& m : matrices_)
-      pager->add_matrix(m.name, file, m.base_offset, m.index.data(), m.n_tiles());
+    for (const FileMatrix& m : matrices_) pager->add_matrix(m.name, file, m.base_offset, m.index.data(), m.n_tiles());
   }
 
   bool equal(int matrix, int64_t tile, const TileView& view) const {
@@ -162,5 +162,19 @@ class TileFile {
   std::vector<uint8_t> bytes_;
   std::vector<FileMatrix> matrices_;
 };
+
+// Seven matrices of odd sizes; number 6 stands for an untied embedding.
+inline std::unique_ptr<TileFile> make_model() {
+  auto file = std::make_unique<TileFile>();
+  file->add({500, 63, 1});
+  file->add({64 * 9, 128, 2});
+  file->add({130, 37, 1, 0, Codec::raw});
+  file->add({200, 500, 1, 128});
+  file->add({64 * 12, 200, 3});
+  file->add({1, 8, 1});
+  file->add({700, 64, 2});
+  file->write();
+  return file;
+}
 
 }  // namespace vx::test

@@ -1,0 +1,180 @@
+"""Ops: pure functions on arrays with one contract and several backends (see `registry`).
+
+The forward path of a model calls nothing else. Every function takes an `OpContext` first. Arrays are C-contiguous and
+of exactly the dtype named; a numpy array goes straight to the context's backend, a torch tensor through
+`torch.ops.vortex.*` (CPU, zero-copy). On the `cpu` backend the bits of every result are independent of threads, SIMD
+level, the number of rows in a call and the pager's budget.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from numpy import ndarray
+
+from vortex_engine.ops.context import OpContext, make_context, make_pager
+from vortex_engine.ops.registry import Impl, implementations, select
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    Array = TypeVar("Array", NDArray[Any], Tensor)
+
+__all__ = [
+    "Impl",
+    "OpContext",
+    "attend",
+    "embed_rows",
+    "implementations",
+    "kv_append",
+    "make_context",
+    "make_pager",
+    "paged_linear",
+    "rms_norm",
+    "rope",
+    "rope_table",
+    "select",
+    "swiglu",
+    "tile_decode",
+    "tile_encode",
+]
+
+
+def _torch_ops(op: str, name: str, value: object) -> Any:
+    """The functions for torch tensors, without importing torch for anyone who has none."""
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(value, torch.Tensor):
+        raise ValueError(f"[{op}] {name} must be a numpy array or a torch tensor, got {type(value).__name__}")
+    from vortex_engine.ops import torch_ops
+
+    return torch_ops
+
+
+def paged_linear(
+    ctx: OpContext, pager: Any, handles: Sequence[int], x: Array, biases: Sequence[Array | None]
+) -> list[Array]:
+    """x W^T + bias for several paged matrices that share x (q/k/v, gate/up).
+
+    Args:
+        pager: from `make_pager(ctx, ...)`; handles: its matrices, W of handle i is [N_i, K].
+        x: [M, K] float32.
+        biases: one [N_i] float32 or None for each handle.
+
+    Returns:
+        One [M, N_i] float32 for each handle; each element is one fused-multiply-add chain over k.
+    """
+    if isinstance(x, ndarray):
+        return ctx.table["paged_linear"](pager, handles, x, biases)
+    return _torch_ops("paged_linear", "x", x).paged_linear(ctx, pager, handles, x, biases)
+
+
+def embed_rows(ctx: OpContext, pager: Any, handle: int, ids: Array) -> Array:
+    """Rows `ids` ([T] int64) of a paged matrix [N, K], as [T, K] float32; exact."""
+    if isinstance(ids, ndarray):
+        return ctx.table["embed_rows"](pager, handle, ids)
+    return _torch_ops("embed_rows", "ids", ids).embed_rows(ctx, pager, handle, ids)
+
+
+def rms_norm(ctx: OpContext, x: Array, weight: Array, eps: float) -> Array:
+    """x / sqrt(mean(x^2) + eps) * weight over the last dimension.
+
+    Args:
+        x: [R, D] float32; weight: [D] float32.
+
+    Source: arXiv:1910.07467, equation 4.
+    """
+    if isinstance(x, ndarray):
+        return ctx.table["rms_norm"](x, weight, eps)
+    return _torch_ops("rms_norm", "x", x).rms_norm(ctx, x, weight, eps)
+
+
+def rope_table(ctx: OpContext, positions: NDArray[Any], inv_freq: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """cos and sin of positions x inv_freq, computed in float64 and rounded once.
+
+    Args:
+        positions: [T] int64; inv_freq: [D/2] float64.
+
+    Returns:
+        cos, sin: [T, D/2] float32.
+    """
+    return ctx.table["rope_table"](positions, inv_freq)
+
+
+def rope(ctx: OpContext, x: Array, cos: Array, sin: Array) -> Array:
+    """Rotary embedding, rotate-half: (x1*cos - x2*sin, x2*cos + x1*sin) with x1, x2 the halves of each head.
+
+    Args:
+        x: [T, H, D] float32; cos, sin: [T, D/2] float32.
+
+    Source: arXiv:2104.09864, equation 34 (halves instead of pairs, as Hugging Face stores weights).
+    """
+    if isinstance(x, ndarray):
+        return ctx.table["rope"](x, cos, sin)
+    return _torch_ops("rope", "x", x).rope(ctx, x, cos, sin)
+
+
+def kv_append(ctx: OpContext, k: Array, v: Array, k_cache: Array, v_cache: Array, pos: int) -> None:
+    """Stores k and v at positions pos.. of a cache, in place; the padding of those rows becomes 0.
+
+    Args:
+        k, v: [T, KH, D] float32.
+        k_cache, v_cache: [KH, C, Dp] float32, Dp = D rounded up to 16; pos + T <= C.
+    """
+    if isinstance(k, ndarray):
+        return ctx.table["kv_append"](k, v, k_cache, v_cache, pos)
+    return _torch_ops("kv_append", "k", k).kv_append(ctx, k, v, k_cache, v_cache, pos)
+
+
+def attend(ctx: OpContext, q: Array, k_cache: Array, v_cache: Array, pos: int, window: int, scale: float) -> Array:
+    """softmax(q K^T * scale) V over the cache positions each query sees.
+
+    Args:
+        q: [T, H, D] float32; token t is at position p = pos + t, and its own k and v are in the cache already.
+        k_cache, v_cache: [KH, C, Dp] float32 as `kv_append` leaves them; head h reads KV head h // (H // KH).
+        window: token t sees positions max(0, p - window + 1) .. p; 0 means all up to p.
+
+    Returns:
+        [T, H, D] float32; a row with a NaN score is NaN.
+
+    Source: arXiv:1706.03762, equation 1; grouped queries arXiv:2305.13245; sliding window arXiv:2310.06825.
+    """
+    if isinstance(q, ndarray):
+        return ctx.table["attend"](q, k_cache, v_cache, pos, window, scale)
+    return _torch_ops("attend", "q", q).attend(ctx, q, k_cache, v_cache, pos, window, scale)
+
+
+def swiglu(ctx: OpContext, gate: Array, up: Array) -> Array:
+    """gate / (1 + e^-gate) * up, elementwise on [T, F] float32.
+
+    Source: arXiv:2002.05202, equation 6 without its matrices.
+    """
+    if isinstance(gate, ndarray):
+        return ctx.table["swiglu"](gate, up)
+    return _torch_ops("swiglu", "gate", gate).swiglu(ctx, gate, up)
+
+
+def tile_decode(
+    ctx: OpContext, codec: int, dtype: int, n_rows: int, n_cols: int, prefix: bytes, residual: bytes
+) -> NDArray[Any]:
+    """Bit patterns [n_rows, n_cols] of a tile: uint16 (bf16, fp16) or uint32 (fp32); equal on every backend."""
+    return ctx.table["tile_decode"](codec, dtype, n_rows, n_cols, prefix, residual)
+
+
+def tile_encode(
+    ctx: OpContext,
+    slab: NDArray[Any],
+    rows: int,
+    cols: int,
+    dtype: int,
+    codec: int,
+    tiles: list[tuple[int, int, int, int]],
+) -> list[tuple[bytes, bytes, int, int]]:
+    """Encodes tiles (row0, n_rows, col0, n_cols) of a uint8 slab of rows x cols row-major weights.
+
+    Returns:
+        (prefix, residual, codec, dtype) for each tile; equal bytes on every backend.
+    """
+    return ctx.table["tile_encode"](slab, rows, cols, dtype, codec, tiles)

@@ -1,0 +1,48 @@
+"""The native CPU backend: vortex_engine._native, whose results have equal bits at every SIMD level and thread count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from vortex_engine import _native
+
+__all__ = ["BINDERS", "Pager", "make_pool", "supports"]
+
+Pager = _native.Pager
+
+
+def supports(simd: str | None) -> str | None:
+    """None, or the reason why the native ops cannot run at that SIMD level."""
+    levels = _native.simd_levels()
+    if simd is None or simd in levels:
+        return None
+    return f"SIMD level {simd!r} is not available here; this machine has {', '.join(levels)}"
+
+
+def make_pool(n_threads: int, simd: str | None) -> _native.Pool:
+    """A native pool; `simd` None means the fastest level of this machine."""
+    return _native.Pool(n_threads, _native.simd_levels()[0] if simd is None else simd)
+
+
+def _pooled(function: Callable[..., Any]) -> Callable[[Any], Callable[..., Any]]:
+    return lambda pool: partial(function, pool)
+
+
+def _plain(function: Callable[..., Any]) -> Callable[[Any], Callable[..., Any]]:
+    return lambda pool: function
+
+
+BINDERS: dict[str, Callable[[Any], Callable[..., Any]]] = {
+    "paged_linear": _pooled(_native.paged_linear),
+    "embed_rows": _pooled(_native.embed_rows),
+    "rms_norm": _pooled(_native.rms_norm),
+    "rope_table": _plain(_native.rope_table),
+    "rope": _pooled(_native.rope),
+    "kv_append": _plain(_native.kv_append),
+    "attend": _pooled(_native.attend),
+    "swiglu": _pooled(_native.swiglu),
+    "tile_decode": _plain(_native.decode_tile),
+    "tile_encode": _pooled(_native.encode_tiles),
+}

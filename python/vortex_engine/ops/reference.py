@@ -1,0 +1,163 @@
+"""The specification of every op: slow, obvious numpy in float64, rounded to float32 once at the end.
+
+Other backends are compared with it by tolerance, and exactly where an op only moves or decodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vortex_engine.ops.reference_codec import decode_tile as tile_decode
+from vortex_engine.ops.reference_codec import encode_tiles as tile_encode
+from vortex_engine.ops.reference_pager import ReferencePager
+
+__all__ = [
+    "attend",
+    "embed_rows",
+    "kv_append",
+    "paged_linear",
+    "rms_norm",
+    "rope",
+    "rope_table",
+    "swiglu",
+    "tile_decode",
+    "tile_encode",
+]
+
+F32 = NDArray[np.float32]
+
+
+def rms_norm(x: F32, weight: F32, eps: float) -> F32:
+    _expect("rms_norm", "x", x, np.float32, (None, None))
+    _expect("rms_norm", "weight", weight, np.float32, (x.shape[1],))
+    _require("rms_norm", "the last dimension of x must be at least 1", x.shape[1] >= 1, x.shape[1])
+    _require("rms_norm", "eps must be finite and not negative", bool(0.0 <= eps < np.inf), eps)
+    wide = x.astype(np.float64)
+    return (wide / np.sqrt((wide**2).mean(axis=1, keepdims=True) + eps) * weight).astype(np.float32)
+
+
+def rope_table(positions: NDArray[np.int64], inv_freq: NDArray[np.float64]) -> tuple[F32, F32]:
+    _expect("rope_table", "positions", positions, np.int64, (None,))
+    _expect("rope_table", "inv_freq", inv_freq, np.float64, (None,))
+    _require("rope_table", "the length of inv_freq must be at least 1", inv_freq.size >= 1, inv_freq.size)
+    angles = positions.astype(np.float64)[:, None] * inv_freq
+    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+
+
+def rope(x: F32, cos: F32, sin: F32) -> F32:
+    _expect("rope", "x", x, np.float32, (None, None, None))
+    _expect("rope", "cos", cos, np.float32, (x.shape[0], None))
+    _expect("rope", "sin", sin, np.float32, cos.shape)
+    half = cos.shape[1]
+    _require("rope", "x must have twice the columns of cos", 0 < 2 * half == x.shape[2], x.shape)
+    x1, x2 = x[:, :, :half].astype(np.float64), x[:, :, half:].astype(np.float64)
+    c, s = cos[:, None, :].astype(np.float64), sin[:, None, :].astype(np.float64)
+    return np.concatenate([x1 * c - x2 * s, x2 * c + x1 * s], axis=2).astype(np.float32)
+
+
+def kv_append(k: F32, v: F32, k_cache: F32, v_cache: F32, pos: int) -> None:
+    _expect("kv_append", "k", k, np.float32, (None, None, None))
+    n_tokens, kv_heads, dim = k.shape
+    _expect("kv_append", "v", v, np.float32, k.shape)
+    _expect("kv_append", "k_cache", k_cache, np.float32, (kv_heads, None, _padded(dim)))
+    _expect("kv_append", "v_cache", v_cache, np.float32, k_cache.shape)
+    _check_position("kv_append", pos, n_tokens, k_cache.shape[1])
+    for cache, values in ((k_cache, k), (v_cache, v)):
+        cache[:, pos : pos + n_tokens, :dim] = values.transpose(1, 0, 2)
+        cache[:, pos : pos + n_tokens, dim:] = 0.0
+
+
+def attend(q: F32, k_cache: F32, v_cache: F32, pos: int, window: int, scale: float) -> F32:
+    _expect("attend", "q", q, np.float32, (None, None, None))
+    n_tokens, heads, dim = q.shape
+    _expect("attend", "k_cache", k_cache, np.float32, (None, None, _padded(dim)))
+    _expect("attend", "v_cache", v_cache, np.float32, k_cache.shape)
+    kv_heads, capacity = k_cache.shape[:2]
+    fits = kv_heads > 0 and heads > 0 and heads % kv_heads == 0
+    _require("attend", f"query heads must be a multiple of the {kv_heads} KV heads", fits, heads)
+    _check_position("attend", pos, n_tokens, capacity)
+    _require("attend", "window must be 0 or more", window >= 0, window)
+    _require("attend", "scale must be finite and positive", bool(0.0 < scale < np.inf), scale)
+    out = np.empty(q.shape, np.float32)
+    for token in range(n_tokens):
+        end = pos + token + 1
+        begin = max(0, end - window) if window else 0
+        for head in range(heads):
+            kv_head = head // (heads // kv_heads)
+            keys = k_cache[kv_head, begin:end, :dim].astype(np.float64)
+            scores = keys @ q[token, head].astype(np.float64) * np.float64(np.float32(scale))
+            values = v_cache[kv_head, begin:end, :dim].astype(np.float64)
+            with np.errstate(invalid="ignore"):  # infinite scores give NaN, as they do natively
+                weights = np.exp(scores - scores.max())
+                out[token, head] = weights @ values / weights.sum()
+    return out
+
+
+def swiglu(gate: F32, up: F32) -> F32:
+    _expect("swiglu", "gate", gate, np.float32, (None, None))
+    _expect("swiglu", "up", up, np.float32, gate.shape)
+    wide = gate.astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return (wide / (1.0 + np.exp(-wide)) * up).astype(np.float32)
+
+
+def paged_linear(pager: ReferencePager, handles: Sequence[int], x: F32, biases: Sequence[F32 | None]) -> list[F32]:
+    _expect("paged_linear", "x", x, np.float32, (None, None))
+    _require("paged_linear", "biases must have one entry a handle", len(biases) == len(handles), len(biases))
+    wide = x.astype(np.float64)
+    results: list[F32] = []
+    for handle, bias in zip(handles, biases, strict=True):
+        rows, cols = pager.shape(handle)
+        _require("paged_linear", f"x must have {cols} columns", x.shape[1] == cols, x.shape[1])
+        out = np.zeros((len(x), rows), np.float64)
+        if bias is not None:
+            _expect("paged_linear", "bias", bias, np.float32, (rows,))
+            out += bias
+        for tile in pager.tiles(handle):
+            n_rows, n_cols = tile.weights.shape
+            part = wide[:, tile.col0 : tile.col0 + n_cols] @ tile.weights.astype(np.float64).T
+            out[:, tile.row0 : tile.row0 + n_rows] += part
+        results.append(out.astype(np.float32))
+    return results
+
+
+def embed_rows(pager: ReferencePager, handle: int, ids: NDArray[np.int64]) -> F32:
+    _expect("embed_rows", "ids", ids, np.int64, (None,))
+    rows, cols = pager.shape(handle)
+    for wrong in ids[(ids < 0) | (ids >= rows)][:1]:
+        _require("embed_rows", f"ids must be from 0 to {rows - 1}", False, wrong)
+    out = np.empty((len(ids), cols), np.float32)
+    for tile in pager.tiles(handle, ids):
+        n_rows, n_cols = tile.weights.shape
+        inside = (ids >= tile.row0) & (ids < tile.row0 + n_rows)
+        out[inside, tile.col0 : tile.col0 + n_cols] = tile.weights[ids[inside] - tile.row0]
+    return out
+
+
+def _padded(dim: int) -> int:
+    return -(-dim // 16) * 16
+
+
+def _require(op: str, rule: str, good: bool, value: object) -> None:
+    if not good:
+        raise ValueError(f"[{op}] {rule}, got {value}")
+
+
+def _check_position(op: str, pos: int, n_tokens: int, capacity: int) -> None:
+    _require(
+        op, f"pos must be from 0 to capacity - tokens = {capacity - n_tokens}", 0 <= pos <= capacity - n_tokens, pos
+    )
+
+
+def _expect(op: str, name: str, array: NDArray[Any], dtype: type[np.generic], shape: Sequence[int | None]) -> None:
+    if array.dtype != dtype:
+        raise ValueError(f"[{op}] {name} must be {np.dtype(dtype)}, got {array.dtype}")
+    fits = array.ndim == len(shape) and all(b is None or a == b for a, b in zip(array.shape, shape, strict=False))
+    if not fits or not array.flags.c_contiguous:
+        wanted = ", ".join("any" if n is None else str(n) for n in shape)
+        contiguous = "" if array.flags.c_contiguous else " (not C-contiguous)"
+        raise ValueError(f"[{op}] {name} must be C-contiguous and have shape ({wanted}), got {array.shape}{contiguous}")

@@ -1,0 +1,93 @@
+"""Which implementations an op has: the table that dispatch, tests, benchmarks and `vortex doctor` iterate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from vortex_engine.errors import BackendUnavailableError
+from vortex_engine.ops import cpu, reference
+
+__all__ = ["BACKENDS", "OPS", "Impl", "implementations", "select"]
+
+OPS = (
+    "paged_linear",
+    "embed_rows",
+    "rms_norm",
+    "rope_table",
+    "rope",
+    "kv_append",
+    "attend",
+    "swiglu",
+    "tile_decode",
+    "tile_encode",
+)
+BACKENDS = ("cpu", "reference")  # fastest first
+
+
+@dataclass(frozen=True)
+class Impl:
+    """One implementation of an op.
+
+    `supports(simd)` is None, or the reason why it cannot run here at that SIMD level (None: any level).
+    `bind(pool)` gives the function of the op's own arguments.
+    """
+
+    op: str
+    backend: str
+    supports: Callable[[str | None], str | None]
+    bind: Callable[[Any], Callable[..., Any]]
+
+    @property
+    def name(self) -> str:
+        return f"{self.op}.{self.backend}"
+
+
+def _reference_bind(function: Callable[..., Any]) -> Callable[[Any], Callable[..., Any]]:
+    return lambda pool: function
+
+
+def _reference_supports(simd: str | None) -> str | None:
+    return None if simd is None else f"the reference backend has no SIMD levels, {simd} was forced"
+
+
+def _table() -> dict[str, tuple[Impl, ...]]:
+    return {
+        op: (
+            Impl(op, "cpu", cpu.supports, cpu.BINDERS[op]),
+            Impl(op, "reference", _reference_supports, _reference_bind(getattr(reference, op))),
+        )
+        for op in OPS
+    }
+
+
+_IMPLS = _table()
+
+
+def implementations(op: str | None = None) -> tuple[Impl, ...]:
+    """The implementations of `op`, fastest first; of every op when None."""
+    if op is None:
+        return tuple(impl for impls in _IMPLS.values() for impl in impls)
+    if op not in _IMPLS:
+        raise ValueError(f"[ops] op must be one of {', '.join(OPS)}, got {op!r}")
+    return _IMPLS[op]
+
+
+def select(op: str, backend: str | None = None, simd: str | None = None) -> Impl:
+    """The fastest implementation of `op` that can run, or the one of a forced backend.
+
+    Raises:
+        BackendUnavailableError: the forced backend or SIMD level cannot run here; the message says why.
+    """
+    if backend is not None and backend not in BACKENDS:
+        raise BackendUnavailableError(f"backend {backend!r} is unknown; there are {', '.join(BACKENDS)}")
+    reasons: list[str] = []
+    for impl in implementations(op):
+        if backend is not None and impl.backend != backend:
+            continue
+        reason = impl.supports(simd)
+        if reason is None:
+            return impl
+        reasons.append(f"{impl.name}: {reason}")
+    raise BackendUnavailableError("; ".join(reasons))
