@@ -1,0 +1,276 @@
+"""Packs a checkpoint directory into a C3 directory: streaming, resumable, published by one rename."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from vortex_engine import _native
+from vortex_engine.c3.files import COPY_BYTES, copy_file, write_atomically
+from vortex_engine.c3.geometry import Group, groups
+from vortex_engine.c3.journal import Journal, MatrixRecord
+from vortex_engine.c3.layout import (
+    CODEC_IDS,
+    CONFIG_NAME,
+    DTYPE_IDS,
+    FORMAT,
+    MANIFEST_NAME,
+    WEIGHT_MAP_NAME,
+    quantization_config,
+)
+from vortex_engine.c3.manifest import build_manifest
+from vortex_engine.c3.partial import PartialDirectory
+from vortex_engine.c3.plan import PackPlan, ShardPlan, check_codec, matrix_dtype, plan_packing
+from vortex_engine.c3.report import PackReport, total_tiles
+from vortex_engine.c3.shard_writer import ShardSummary, ShardWriter
+from vortex_engine.c3.slabs import read_slabs
+from vortex_engine.c3.source import Source, SourceReader, SourceTensor, open_source
+from vortex_engine.errors import MachineError, ModelConfigError, TargetExistsError, VortexError
+from vortex_engine.profile import n_cores
+
+DEFAULT_SHARD_BYTES = 2 << 30
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+Progress = Callable[[int, int, str], None]
+
+
+def pack(
+    src: str | os.PathLike[str],
+    dst: str | os.PathLike[str],
+    *,
+    codec: str = "exact",
+    threads: int | None = None,
+    max_shard_bytes: int = DEFAULT_SHARD_BYTES,
+    progress: Progress | None = None,
+    check_config: Callable[[dict[str, object]], None] | None = None,
+) -> PackReport:
+    """Pack the Hugging Face checkpoint in `src` into the new directory `dst`.
+
+    Work happens in `dst` + ".partial", which an interruption leaves for the next call to go on with; a full disk or a
+    bad source removes it.
+
+    Args:
+        codec: "exact" (lossless, about 11.2 bits a bf16 weight) or "raw".
+        threads: of the encoder; None for every core this process may use. The bytes written do not depend on it.
+        max_shard_bytes: source bytes a shard file holds at most, unless one tensor has more.
+        progress: called with (bytes done, bytes in all, tensor name) after every few tiles.
+        check_config: raises for a `config.json` that could not be run, before anything is written.
+
+    Raises:
+        TargetExistsError: `dst` exists.
+        ModelConfigError: the source cannot be packed; the message names file, tensor and fix.
+        MachineError: the disk is full or failed, or another process packs into `dst`.
+    """
+    check_codec(codec)
+    n_threads = n_cores() if threads is None else threads
+    if n_threads < 1:
+        raise ValueError(f"[pack] threads must be at least 1, got {threads}")
+    if max_shard_bytes < 1:
+        raise ValueError(f"[pack] max_shard_bytes must be at least 1, got {max_shard_bytes}")
+    source_path, target = Path(src), Path(os.path.abspath(dst))
+    partial = PartialDirectory(target)
+    _check_target(source_path, target, partial)
+
+    source = open_source(source_path)
+    if check_config is not None:
+        check_config(source.config)
+    plan = plan_packing(source, codec, max_shard_bytes)
+    fingerprint: dict[str, object] = {
+        "source": source.fingerprint,
+        "codec": codec,
+        "format": FORMAT,
+        "max_shard_bytes": max_shard_bytes,
+        "version": version("vortex-engine"),
+    }
+    pool = _native.Pool(n_threads, _native.simd_levels()[0])
+    packer = _Packer(source, plan, codec, pool, progress)
+    start = time.perf_counter()
+    try:
+        resumed_bytes, packed_bytes, records = _pack_partial(packer, partial, fingerprint)
+    except VortexError:
+        raise
+    except OSError as error:
+        if error.errno not in _DISK_FULL:
+            raise MachineError(f"[pack] cannot write {partial.path}: {error}") from error
+        free_bytes = shutil.disk_usage(target.parent).free
+        raise MachineError(
+            f"[pack] the disk is full: packing needs at least {plan.least_bytes} bytes in {target.parent}, which has "
+            f"{free_bytes} bytes free now that {partial.path} is removed ({error})"
+        ) from error
+
+    seconds = time.perf_counter() - start
+    totals = total_tiles(source, records)
+    return PackReport(
+        target=os.fspath(target),
+        codec=codec,
+        seconds=seconds,
+        gb_s=(source.total_bytes - resumed_bytes) / seconds / 1e9,
+        source_bytes=source.total_bytes,
+        packed_bytes=packed_bytes,
+        resumed_bytes=resumed_bytes,
+        n_shards=len(plan.shards),
+        n_tiles=totals.n_tiles,
+        tile_bytes_max=totals.tile_bytes_max,
+        escape_share=totals.escape_share,
+        classes=totals.classes,
+        dropped=source.dropped,
+    )
+
+
+def _pack_partial(
+    packer: _Packer, partial: PartialDirectory, fingerprint: dict[str, object]
+) -> tuple[int, int, list[MatrixRecord]]:
+    """Pack and publish; returns source bytes found packed, bytes of the directory, and every matrix's record."""
+    with partial.locked():
+        try:
+            found = partial.resume(fingerprint, packer.plan)
+            _check_space(partial.path, packer.plan, found)
+            with contextlib.closing(Journal(partial.journal, fingerprint, found)) as journal:
+                records = packer.write(partial.model, journal, found)
+            packed_bytes = sum(entry.stat().st_size for entry in partial.model.iterdir())
+            partial.publish()
+        except ModelConfigError:
+            partial.discard()
+            raise
+        except OSError as error:
+            if error.errno in _DISK_FULL:
+                partial.discard()
+            raise
+    resumed_bytes = sum(packer.source.tensors[record.name].n_bytes for record in found)
+    return resumed_bytes, packed_bytes, records
+
+
+class _Packer:
+    """Writes the files of one packed model, going on after the matrices that are there already."""
+
+    def __init__(
+        self, source: Source, plan: PackPlan, codec: str, pool: _native.Pool, progress: Progress | None
+    ) -> None:
+        self.source = source
+        self.plan = plan
+        self._codec = codec
+        self._pool = pool
+        self._progress = progress
+        self._done_bytes = 0
+
+    def write(self, directory: Path, journal: Journal, finished: list[MatrixRecord]) -> list[MatrixRecord]:
+        """Write every file of the model; returns the record of every matrix."""
+        known = {record.name: record for record in finished}
+        records: list[MatrixRecord] = []
+        shards: list[ShardSummary] = []
+        work = (
+            (tensor, group)
+            for shard in self.plan.shards
+            for tensor in shard.matrices
+            if tensor.name not in known
+            for group in self._groups(tensor)
+        )
+        with (
+            contextlib.closing(SourceReader()) as reader,
+            contextlib.closing(read_slabs(reader, work)) as slabs,
+        ):
+            for shard in self.plan.shards:
+                with contextlib.closing(ShardWriter(directory / shard.name, shard.data_offset)) as writer:
+                    for tensor in shard.matrices:
+                        record = known.get(tensor.name)
+                        if record is None:
+                            record = self._write_matrix(writer, shard, tensor, slabs)
+                            journal.append(record)
+                        else:
+                            self._advance(tensor.n_bytes, tensor.name)
+                        writer.add_matrix(record)
+                        records.append(record)
+                    others = ((tensor, self._pieces(reader, tensor)) for tensor in shard.others)
+                    shards.append(writer.finish(others))
+        self._write_other_files(directory, shards)
+        return records
+
+    def _groups(self, tensor: SourceTensor) -> Iterator[Group]:
+        rows, cols = tensor.shape
+        return groups(rows, cols, matrix_dtype(tensor), self.plan.tile_limit_bytes)
+
+    def _write_matrix(
+        self,
+        writer: ShardWriter,
+        shard: ShardPlan,
+        tensor: SourceTensor,
+        slabs: Iterator[tuple[Group, npt.NDArray[np.uint8]]],
+    ) -> MatrixRecord:
+        dtype = matrix_dtype(tensor)
+        matrix = writer.start_matrix(dtype)
+        for _ in self._groups(tensor):
+            group, slab = next(slabs)
+            encoded = _native.encode_tiles(
+                self._pool,
+                slab,
+                group.n_rows,
+                group.n_cols,
+                DTYPE_IDS[dtype],
+                CODEC_IDS[self._codec],
+                group.relative_tiles(),
+            )
+            matrix.append(group, encoded)
+            self._advance(len(slab), tensor.name)
+        return matrix.finish(tensor.name, shard.name)
+
+    def _pieces(self, reader: SourceReader, tensor: SourceTensor) -> Iterator[memoryview]:
+        buffer = memoryview(bytearray(min(COPY_BYTES, tensor.n_bytes)))
+        for start in range(0, tensor.n_bytes, COPY_BYTES):
+            piece = buffer[: min(COPY_BYTES, tensor.n_bytes - start)]
+            reader.read(tensor, start, piece)
+            yield piece
+            self._advance(len(piece), tensor.name)
+
+    def _write_other_files(self, directory: Path, shards: list[ShardSummary]) -> None:
+        source = self.source
+        for name in source.copied_files:
+            copy_file(source.path / name, directory / name)
+        config = {**source.config, "quantization_config": quantization_config(self._codec)}
+        write_atomically(directory / CONFIG_NAME, _json_bytes(config))
+        weight_map = {name: shard.name for shard in shards for name in shard.tensor_names}
+        metadata = {"total_size": sum(shard.data_bytes for shard in shards)}
+        write_atomically(
+            directory / WEIGHT_MAP_NAME,
+            _json_bytes({"metadata": metadata, "weight_map": dict(sorted(weight_map.items()))}),
+        )
+        files = [CONFIG_NAME, WEIGHT_MAP_NAME, *source.copied_files]
+        manifest = build_manifest(directory, self._codec, shards, files)
+        write_atomically(directory / MANIFEST_NAME, manifest.to_bytes())
+
+    def _advance(self, n_bytes: int, name: str) -> None:
+        self._done_bytes += n_bytes
+        if self._progress is not None:
+            self._progress(self._done_bytes, self.source.total_bytes, name)
+
+
+def _check_target(source: Path, target: Path, partial: PartialDirectory) -> None:
+    if os.path.lexists(target):
+        raise TargetExistsError(f"[pack] {target} exists already; remove it or choose another target")
+    if not target.parent.is_dir():
+        raise ValueError(f"[pack] the directory of the target must exist, got {target.parent}")
+    # Discarding the working directory must never discard the source.
+    inside = {source.resolve(), *source.resolve().parents}
+    if inside & {target.resolve(), partial.path.resolve()}:
+        raise ValueError(f"[pack] the source must lie outside {target} and {partial.path}, got {source}")
+
+
+def _check_space(directory: Path, plan: PackPlan, records: list[MatrixRecord]) -> None:
+    """Fail before hours of work where the disk is too small whatever the weights are."""
+    needed_bytes = plan.least_bytes - sum(record.n_bytes + len(record.index) for record in records)
+    free_bytes = shutil.disk_usage(directory).free
+    if needed_bytes > free_bytes:
+        raise OSError(errno.ENOSPC, f"{needed_bytes} bytes more are needed, {free_bytes} are free")
+
+
+def _json_bytes(document: object) -> bytes:
+    return json.dumps(document, indent=2).encode("ascii") + b"\n"
