@@ -222,7 +222,9 @@ PinnedTile Pager::acquire_slow(int64_t id, Access access) {
         throw_failure(id, false);
       case TileStatus::ready:
         claim(id, access);
-        count_served(std::exchange(t.prefetched, false));
+        // A resident tile may have become ready between the look at fast and the lock.
+        count_served(std::exchange(t.prefetched, false) ||
+                     (t.resident && t.fast.exchange(FastPath::ready) == FastPath::prefetched));
         return pinned(&t);
       case TileStatus::loading: {
         claim(id, access);
