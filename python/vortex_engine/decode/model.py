@@ -1,0 +1,288 @@
+"""`load` and the `Model` it returns: text in, text out, over a paged decoder."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vortex_engine.decode.engine import Timing, generate_ids, prefill_spans
+from vortex_engine.decode.load import LoadedParts, load_parts
+from vortex_engine.decode.options import GenerationOptions, prompt_token_ids
+from vortex_engine.decode.result import FinishReason, GenerationResult, Piece
+from vortex_engine.decode.sampling import SamplingParams
+from vortex_engine.decode.stats import counter_deltas, generation_stats, machine_stats
+from vortex_engine.errors import BackendUnavailableError, VortexError
+from vortex_engine.models.config import eos_token_ids
+from vortex_engine.tok import StopSearch, Tokenizer, load_tokenizer
+
+if TYPE_CHECKING:
+    import torch
+
+    from vortex_engine.state import KVState
+
+__all__ = ["Model", "load"]
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    device: str = "auto",
+    ram_budget: int | str | None = None,
+    vram_budget: int | str | None = None,
+    threads: int | None = None,
+    profile: str | None = None,
+    prefill_chunk: int | None = None,
+    policy: str = "stable",
+) -> Model:
+    """Open a packed model; its weights are paged under a hard byte budget.
+
+    Args:
+        path: a C3 directory, or "nano" for the model inside this package.
+        device: "auto" or "cpu".
+        ram_budget: bytes for compressed weights, an int or a string such as "2GiB"; None: all weights if they fit in
+            half of the free RAM, else that half.
+        vram_budget: None; there is no GPU tier in this version.
+        threads: of the computation; None for every core this process may use. Results do not depend on it.
+        profile: None; there are no profiles in this version.
+        prefill_chunk: prompt tokens a sweep; None chooses by the size of the activations. Results do not depend on it.
+        policy: "stable" keeps a fixed subset and streams the rest; "lru" is there for comparison.
+
+    Raises:
+        BudgetError: `ram_budget` is below the minimum, which the message names.
+        ModelConfigError: it is no packed model, or one this engine cannot run.
+        CorruptTileError, TileVersionError: its files are not what was packed.
+        BackendUnavailableError: a device or a forced backend that is not here.
+        ValueError: a wrong argument.
+    """
+    parts = load_parts(
+        path,
+        device=device,
+        ram_budget=ram_budget,
+        vram_budget=vram_budget,
+        threads=threads,
+        profile=profile,
+        prefill_chunk=prefill_chunk,
+        policy=policy,
+    )
+    try:
+        return Model(parts, load_tokenizer(parts.directory.path))
+    except BaseException:
+        parts.pager.close()
+        raise
+
+
+class Model:
+    """A packed model, ready to generate; close it, or use it as a context manager.
+
+    Several generations and streams may be open at once, from any thread: each has its own state, and a lock lets one
+    sweep over the weights run at a time. An interrupted or abandoned one leaves the model as it was.
+    """
+
+    def __init__(self, parts: LoadedParts, tokenizer: Tokenizer) -> None:
+        self._parts = parts
+        self._decoder = parts.decoder
+        self._tokenizer = tokenizer
+        directory, config = parts.directory, parts.decoder.config
+        self._eos = eos_token_ids(directory.config, directory.generation_config or {}, config.vocab_size)
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Text to ids and back."""
+        return self._tokenizer
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The model's `config.json`."""
+        return self._parts.directory.config
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids the model knows, and of logits per position."""
+        return self._decoder.config.vocab_size
+
+    @property
+    def context_length(self) -> int:
+        """The most tokens of prompt and output together."""
+        return self._decoder.config.max_position_embeddings
+
+    @property
+    def eos_token_ids(self) -> frozenset[int]:
+        """Ids that end a text."""
+        return self._eos
+
+    @property
+    def stats(self) -> Mapping[str, Any]:
+        """The pager's counters since loading, and how this model runs."""
+        return machine_stats(self._parts)
+
+    def generate(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        max_new_tokens: int = 128,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float | None = None,
+        seed: int = 0,
+        stop: str | Sequence[str] | None = None,
+        speculate: str = "auto",
+        ignore_eos: bool = False,
+    ) -> GenerationResult:
+        """Continue a prompt.
+
+        Args:
+            prompt: text, or ids (nothing is added to those).
+            max_new_tokens: the most tokens to choose.
+            temperature: 0 takes the most likely token; otherwise logits are divided by it and a token is drawn.
+            top_k, top_p, min_p: keep the k most likely tokens; the smallest set with this much probability; those with
+                at least this fraction of the largest probability. Applied in this order after the temperature.
+            repetition_penalty: divides positive and multiplies negative logits of tokens seen so far; 1 is off.
+            seed: randomness of a token depends only on it and the token's position.
+            stop: strings that end the text and are not part of it.
+            speculate: "off" or "auto"; the output is the same.
+            ignore_eos: go on after an EOS.
+
+        Returns:
+            Text, ids, why it ended, and stats: speeds (tokens_per_s, prefill_tokens_per_s, ttft_s, tokens_per_sweep),
+            counts, bytes (ram_budget_bytes, peak_ram_bytes, kv_bytes) and the pager's counters during this generation.
+
+        Raises:
+            PromptError: an empty prompt, or one longer than the context.
+            CorruptTileError: a weight's bytes on disk changed.
+            ValueError: a wrong argument.
+        """
+        pieces = self.stream(
+            prompt,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            seed=seed,
+            stop=stop,
+            speculate=speculate,
+            ignore_eos=ignore_eos,
+        )
+        text: list[str] = []
+        token_ids: list[int] = []
+        for piece in pieces:
+            text.append(piece.text)
+            token_ids.extend(piece.token_ids)
+            if piece.finish_reason is not None and piece.stats is not None:
+                return GenerationResult("".join(text), tuple(token_ids), piece.finish_reason, piece.stats)
+        raise AssertionError("a stream ends with a piece that has a finish_reason")
+
+    def stream(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        max_new_tokens: int = 128,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float | None = None,
+        seed: int = 0,
+        stop: str | Sequence[str] | None = None,
+        speculate: str = "auto",
+        ignore_eos: bool = False,
+    ) -> Iterator[Piece]:
+        """As `generate`, a `Piece` at a time; arguments are checked at once, work begins with the first piece."""
+        params = SamplingParams(temperature, top_k, top_p, min_p, repetition_penalty, seed)
+        options = GenerationOptions(max_new_tokens, stop, speculate, ignore_eos)
+        self._check_open()
+        prompt_ids = prompt_token_ids(prompt, self._tokenizer, self.vocab_size, self.context_length)
+        return self._pieces(prompt_ids, params, options)
+
+    @overload
+    def logits(self, prompt: str | Sequence[int], framework: Literal["numpy"] = "numpy") -> NDArray[np.float32]: ...
+    @overload
+    def logits(self, prompt: str | Sequence[int], framework: Literal["torch"]) -> torch.Tensor: ...
+    def logits(self, prompt: str | Sequence[int], framework: str = "numpy") -> Any:
+        """Logits after every token of a prompt, float32 [T, vocab]; bit for bit the same for every budget and chunk.
+
+        Args:
+            prompt: text or ids.
+            framework: "numpy" for an ndarray, "torch" for a tensor.
+        """
+        if framework not in ("numpy", "torch"):
+            raise ValueError(f"framework must be 'numpy' or 'torch', got {framework!r}")
+        ids = np.asarray(prompt_token_ids(prompt, self._tokenizer, self.vocab_size, self.context_length), np.int64)
+        state = self._decoder.new_state(len(ids))
+        result = np.empty((len(ids), self.vocab_size), np.float32)
+        for start, end in prefill_spans(len(ids), self._parts.prefill_chunk):
+            result[start:end] = self._forward(ids[start:end], state, "all")
+        if framework == "numpy":
+            return result
+        try:
+            import torch
+        except ImportError as error:
+            raise BackendUnavailableError("framework='torch' needs torch: pip install 'vortex-engine[gpu]'") from error
+        return torch.from_numpy(result)  # pyright: ignore[reportUnknownMemberType] - torch has no types here
+
+    def close(self) -> None:
+        """Free the weights; open streams end with an error. Closing twice is fine."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._parts.pager.close()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise VortexError("the model is closed; load it again")
+
+    def _forward(
+        self, token_ids: NDArray[np.int64], state: KVState, logits: Literal["last", "all", "none"]
+    ) -> NDArray[np.float32]:
+        with self._lock:
+            self._check_open()
+            return self._decoder.forward(token_ids, state, logits)
+
+    def _pieces(self, prompt_ids: list[int], params: SamplingParams, options: GenerationOptions) -> Iterator[Piece]:
+        before = self._parts.pager.counters()
+        timing = Timing()
+        n_allowed = min(options.max_new_tokens, self.context_length - len(prompt_ids))
+        state = self._decoder.new_state(len(prompt_ids) + n_allowed)
+        text_stream = self._tokenizer.stream(prompt_ids)
+        search = StopSearch(options.stops)
+        finish: FinishReason | None = None if n_allowed else "length"
+        n_new = 0
+        text = ""  # of the piece that is not out yet, as are last_ids
+        last_ids: tuple[int, ...] = ()
+        eos: frozenset[int] = frozenset() if options.ignore_eos else self._eos
+        ids = generate_ids(self._forward, prompt_ids, state, params, self._parts.prefill_chunk, timing)
+        while finish is None:
+            if n_new:
+                yield Piece(text, last_ids)
+            token_id = next(ids)
+            if token_id in eos:
+                text, last_ids, finish = "", (), "stop"
+                break
+            n_new += 1
+            text, last_ids = search.push(text_stream.push(token_id)), (token_id,)
+            if search.found or search.would_find(text_stream.held()):
+                finish = "stop"
+            elif n_new == n_allowed:
+                finish = "length"
+        # Nothing follows, so what was held back for a longer character or stop string is text after all.
+        text += search.push(text_stream.finish())
+        text += search.finish()
+        used = counter_deltas(before, self._parts.pager.counters())
+        stats = generation_stats(self._parts, timing, used, state, n_prompt_tokens=len(prompt_ids), n_new_tokens=n_new)
+        yield Piece(text, last_ids, finish, stats)

@@ -1,0 +1,149 @@
+"""The decoder of the llama family: llama, mistral, qwen2, qwen3, wired from one configuration.
+
+h = embed(ids); per layer h += attention(norm(h)), h += mlp(norm(h)); logits = head(norm(h)).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vortex_engine import ops
+from vortex_engine.layers import Attention, AttentionShape, GatedMLP, PagedLinear, RMSNorm
+from vortex_engine.models.config import DecoderConfig, parse_config
+from vortex_engine.models.rope import inverse_frequencies
+from vortex_engine.models.tensors import TensorTable
+from vortex_engine.state import KVState
+
+if TYPE_CHECKING:
+    from vortex_engine.c3.directory import C3Directory
+    from vortex_engine.ops import OpContext
+
+__all__ = ["Decoder", "build", "check_config"]
+
+_EMBEDDING = "model.embed_tokens.weight"
+_HEAD = "lm_head.weight"
+
+
+def check_config(config: dict[str, Any]) -> None:
+    """Refuse a configuration that this file would not compute exactly."""
+    parse_config(config)
+
+
+def build(directory: C3Directory, pager: Any, handles: dict[str, int], ctx: OpContext) -> Decoder:
+    """The model of a packed directory; the pager has its matrices under `handles` and is not started."""
+    return Decoder(parse_config(directory.config), directory, pager, handles, ctx)
+
+
+class Decoder:
+    """A decoder over a pager; the sequence's state is an argument, so one decoder serves many sequences in turn.
+
+    `sweep` is the order of its matrices in a forward pass, `unused_tensors` what the checkpoint has besides.
+    """
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        directory: C3Directory,
+        pager: Any,
+        handles: dict[str, int],
+        ctx: OpContext,
+    ) -> None:
+        self.config = config
+        self._ctx = ctx
+        self._pager = pager
+        self._inv_freq = inverse_frequencies(config.rope, config.head_dim)
+        wiring = _Wiring(config, TensorTable(directory, handles), pager, ctx)
+        vocab_shape = (config.vocab_size, config.hidden_size)
+        self._embedding = wiring.table.matrix(_EMBEDDING, vocab_shape)
+        self._layers = [wiring.layer(i) for i in range(config.num_hidden_layers)]
+        self._norm = wiring.norm("model.norm.weight", config.hidden_size)
+        if config.tie_word_embeddings:
+            head = self._embedding
+            wiring.sweep.append(head)
+            self._head = PagedLinear(ctx, pager, [head], [None])
+        else:
+            self._head = wiring.linear([("lm_head", config.vocab_size)], config.hidden_size, bias=False)
+        self.sweep = tuple(wiring.sweep)
+        self.unused_tensors = wiring.table.unused(tied_head=_HEAD if config.tie_word_embeddings else None)
+
+    def new_state(self, capacity: int) -> KVState:
+        """An empty sequence with room for `capacity` positions."""
+        config = self.config
+        return KVState(config.num_hidden_layers, config.num_key_value_heads, config.head_dim, capacity)
+
+    def activation_bytes_per_row(self) -> int:
+        """An estimate of the temporaries that each row of a forward pass needs."""
+        config = self.config
+        heads = (config.num_attention_heads + config.num_key_value_heads) * config.head_dim
+        return 4 * (3 * config.hidden_size + 2 * heads + 3 * config.intermediate_size)
+
+    def forward(
+        self, token_ids: NDArray[np.int64], state: KVState, logits: Literal["last", "all", "none"] = "last"
+    ) -> NDArray[np.float32]:
+        """One sweep: append the ids to the sequence in `state`.
+
+        Returns:
+            float32 logits [1, vocab] of the last id, [T, vocab] of all, or [0, vocab].
+        """
+        start, n_rows = state.length, token_ids.shape[0]
+        positions = np.arange(start, start + n_rows, dtype=np.int64)
+        rotation = ops.rope_table(self._ctx, positions, self._inv_freq)
+        h = ops.embed_rows(self._ctx, self._pager, self._embedding, token_ids)
+        for (attention_norm, attention, mlp_norm, mlp), cache in zip(self._layers, state.layers, strict=True):
+            h += attention(attention_norm(h), rotation, cache, start)
+            h += mlp(mlp_norm(h))
+        state.length = start + n_rows
+        if logits == "none":
+            return np.empty((0, self.config.vocab_size), np.float32)
+        rows = h if logits == "all" else h[-1:]
+        return self._head(self._norm(rows))[0]
+
+
+class _Wiring:
+    """Builds the parts in forward order, so that the order of their matrices is the sweep."""
+
+    def __init__(self, config: DecoderConfig, table: TensorTable, pager: Any, ctx: OpContext) -> None:
+        self.config = config
+        self.table = table
+        self.sweep: list[int] = []
+        self._pager = pager
+        self._ctx = ctx
+
+    def layer(self, index: int) -> tuple[RMSNorm, Attention, RMSNorm, GatedMLP]:
+        config = self.config
+        prefix = f"model.layers.{index}."
+        hidden, inner, dim = config.hidden_size, config.intermediate_size, config.head_dim
+        q_rows, kv_rows = config.num_attention_heads * dim, config.num_key_value_heads * dim
+        attn, mlp = prefix + "self_attn.", prefix + "mlp."
+        qkv = self.linear(
+            [(attn + "q_proj", q_rows), (attn + "k_proj", kv_rows), (attn + "v_proj", kv_rows)],
+            hidden,
+            bias=config.qkv_bias,
+        )
+        norms = (
+            (self.norm(attn + "q_norm.weight", dim), self.norm(attn + "k_norm.weight", dim)) if config.qk_norm else None
+        )
+        shape = AttentionShape(config.num_attention_heads, config.num_key_value_heads, dim, config.windows[index])
+        attention = Attention(
+            self._ctx, shape, qkv, self.linear([(attn + "o_proj", hidden)], q_rows, bias=config.o_bias), norms
+        )
+        gate_up = self.linear([(mlp + "gate_proj", inner), (mlp + "up_proj", inner)], hidden, bias=config.mlp_bias)
+        down = self.linear([(mlp + "down_proj", hidden)], inner, bias=config.mlp_bias)
+        return (
+            self.norm(prefix + "input_layernorm.weight", hidden),
+            attention,
+            self.norm(prefix + "post_attention_layernorm.weight", hidden),
+            GatedMLP(self._ctx, gate_up, down),
+        )
+
+    def norm(self, name: str, length: int) -> RMSNorm:
+        return RMSNorm(self._ctx, self.table.vector(name, length), self.config.rms_norm_eps)
+
+    def linear(self, parts: list[tuple[str, int]], in_features: int, *, bias: bool) -> PagedLinear:
+        handles = [self.table.matrix(name + ".weight", (rows, in_features)) for name, rows in parts]
+        biases = [self.table.vector(name + ".bias", rows) if bias else None for name, rows in parts]
+        self.sweep.extend(handles)
+        return PagedLinear(self._ctx, self._pager, handles, biases)
