@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 from vortex_engine.c3.directory import open_directory
 from vortex_engine.c3.layout import ALIGNMENT, MAX_TILE_BYTES
 from vortex_engine.c3.pack import pack
+from vortex_engine.errors import ModelConfigError
 
 SHAPES = [(1, 1), (63, 65), (65, 8), (151, 7), (64, 9000), (1, 500), (500, 1), (128, 64)]
 SPECIAL_BF16 = [0x7F80, 0xFF80, 0x7FC1, 0xFFAB, 0x8000, 0x0000, 0x0001, 0x807F, 0x7F7F, 0x0080]
@@ -173,11 +174,18 @@ def test_copied_files_and_config(write_source, small_model, tmp_path):
 
 
 def test_tied_embedding_drops_the_head_and_comes_last(write_source, small_model, tmp_path):
+    small_model["lm_head.weight"] = small_model["model.embed_tokens.weight"]
     report = pack(write_source(small_model, tie_word_embeddings=True), tmp_path / "out")
     directory = open_directory(tmp_path / "out")
     assert "lm_head.weight" in report.dropped
     assert "lm_head.weight" not in directory.matrices
     assert list(directory.matrices)[-1] == "model.embed_tokens.weight"
+
+
+def test_tied_head_that_differs_is_refused(write_source, small_model, tmp_path):
+    with pytest.raises(ModelConfigError, match=r"lm_head\.weight.*differ"):
+        pack(write_source(small_model, tie_word_embeddings=True), tmp_path / "out")
+    assert not (tmp_path / "out.partial").exists()
 
 
 def test_report(write_source, small_model, tmp_path):

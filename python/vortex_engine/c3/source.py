@@ -252,11 +252,34 @@ def _check_tensor(tensor: SourceTensor) -> None:
 
 
 def _drop_tied_head(tensors: dict[str, SourceTensor]) -> bool:
-    """Remove a head that only repeats the embedding it is tied to."""
+    """Remove a head that only repeats the embedding it is tied to.
+
+    transformers does not tie a head whose weights differ, whatever the configuration says, so neither may we.
+    """
     head = tensors.get("lm_head.weight")
-    if head is None or not any(is_embedding(name) and tensors[name].shape == head.shape for name in tensors):
+    tied = next((t for t in tensors.values() if is_embedding(t.name) and head and t.shape == head.shape), None)
+    if head is None or tied is None:
         return False
-    del tensors["lm_head.weight"]
+    if not _same_bytes(head, tied):
+        raise ModelConfigError(
+            f"[pack] {head.file}: tie_word_embeddings is true, but {head.name!r} and {tied.name!r} differ; set "
+            "tie_word_embeddings to false in config.json, or remove one of the two tensors"
+        )
+    del tensors[head.name]
+    return True
+
+
+def _same_bytes(a: SourceTensor, b: SourceTensor) -> bool:
+    if a.dtype != b.dtype:
+        return False
+    step = 1 << 20
+    with contextlib.closing(SourceReader()) as reader:
+        for start in range(0, a.n_bytes, step):
+            parts = [bytearray(min(step, a.n_bytes - start)) for _ in range(2)]
+            for tensor, part in zip((a, b), parts, strict=True):
+                reader.read(tensor, start, memoryview(part))
+            if parts[0] != parts[1]:
+                return False
     return True
 
 
