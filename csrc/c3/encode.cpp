@@ -1,4 +1,6 @@
 // The encoder: one pass for the exponent window of a panel, one pass for its planes and escapes.
+#include <array>
+#include <bit>
 #include <cstring>
 #include <utility>
 
@@ -8,14 +10,15 @@ namespace vx {
 namespace {
 
 // 8 columns x 64 rows of bit patterns, each column in vector byte order; missing rows and columns are zero weights.
-using Block = uint32_t[kBlockCols][kPanelRows];
+template <class Item>
+using Block = Item[kBlockCols][kPanelRows];
 
 template <class Item>
 struct Source {
   const Item* weights;
   int64_t row_stride, n_rows, n_cols;
 
-  void block(int64_t row0, int64_t col0, Block& out) const {
+  void block(int64_t row0, int64_t col0, Block<Item>& out) const {
     const int64_t rows = n_rows - row0 < kPanelRows ? n_rows - row0 : kPanelRows;
     const int64_t cols = n_cols - col0 < kBlockCols ? n_cols - col0 : kBlockCols;
     if (rows < kPanelRows || cols < kBlockCols) std::memset(out, 0, sizeof out);
@@ -26,6 +29,13 @@ struct Source {
     }
   }
 };
+
+constexpr std::array<uint8_t, kPanelRows> row_of_byte() {
+  std::array<uint8_t, kPanelRows> rows{};
+  for (int row = 0; row < kPanelRows; ++row) rows[byte_of_row(row)] = static_cast<uint8_t>(row);
+  return rows;
+}
+constexpr std::array<uint8_t, kPanelRows> kRowOfByte = row_of_byte();
 
 uint32_t choose_base(const uint64_t (&histogram)[256]) {
   uint64_t covered = 0;
@@ -54,7 +64,43 @@ struct PanelEscapes {
   uint32_t n_far = 0, n_near = 0;
 };
 
-void write_planes(const FloatLayout& layout, const Block& weights, const uint8_t (&codes)[kBlockCols][kPanelRows],
+// Codes of a column, and 1 for each weight that needs an escape.
+template <class Item>
+void classify(const Item (&column)[kPanelRows], const FloatLayout& layout, uint32_t base, uint8_t (&codes)[kPanelRows],
+              uint8_t (&escaped)[kPanelRows]) {
+  const int m_bits = layout.mantissa_bits;
+  const Item e_mask = static_cast<Item>((1u << layout.exponent_bits) - 1);
+  // What makes a weight with exponent 0 an escape: the mantissa of a subnormal f16, nothing otherwise.
+  const Item m_mask = static_cast<Item>(layout.exponent_bits == 5 ? (1u << m_bits) - 1 : 0);
+  const Item window = static_cast<Item>(base);
+  for (int at = 0; at < kPanelRows; ++at) {
+    const Item e = static_cast<Item>(static_cast<Item>(column[at] >> m_bits) & e_mask);
+    const Item code = static_cast<Item>(e - window);
+    const bool inside = static_cast<Item>(code - 1) < kWindow;
+    const bool zero = static_cast<Item>(e | static_cast<Item>(column[at] & m_mask)) == 0;
+    codes[at] = static_cast<uint8_t>(inside ? code : 0);
+    escaped[at] = static_cast<uint8_t>(!inside & !zero);
+  }
+}
+
+// The rows of a column that are marked, ascending; returns how many.
+int escaped_rows(const uint8_t (&escaped)[kPanelRows], uint8_t (&rows)[kPanelRows]) {
+  int n = 0;
+  for (int word = 0; word < kPanelRows; word += 8) {
+    uint64_t marks;
+    std::memcpy(&marks, escaped + word, 8);
+    for (; marks != 0; marks &= marks - 1) {
+      const auto row = static_cast<uint8_t>(kRowOfByte[word + std::countr_zero(marks) / 8]);
+      int at = n++;
+      for (; at > 0 && rows[at - 1] > row; --at) rows[at] = rows[at - 1];
+      rows[at] = row;
+    }
+  }
+  return n;
+}
+
+template <class Item>
+void write_planes(const FloatLayout& layout, const Block<Item>& weights, const uint8_t (&codes)[kBlockCols][kPanelRows],
                   uint8_t* prefix, uint8_t* residual) {
   const int sign_shift = layout.exponent_bits + layout.mantissa_bits, r_bits = layout.residual_bits();
   const int planes = layout.byte_planes();
@@ -64,7 +110,7 @@ void write_planes(const FloatLayout& layout, const Block& weights, const uint8_t
     uint8_t* nibbles = prefix + (col / 2) * 64;
     uint8_t* top_bits = prefix + 256;
     for (int at = 0; at < kPanelRows; ++at) {
-      const uint32_t w = weights[col][at];
+      const Item w = weights[col][at];
       const uint8_t nibble = static_cast<uint8_t>((w >> sign_shift) << 3 | codes[col][at]);
       nibbles[at] = col % 2 == 0 ? nibble : static_cast<uint8_t>(nibbles[at] | nibble << 4);
       top_bits[at] = static_cast<uint8_t>(top_bits[at] | ((w >> r_bits) & 1u) << col);
@@ -94,7 +140,7 @@ template <class Item>
 EncodedTile encode_exact(const Source<Item>& source, Dtype dtype) {
   const FloatLayout layout = float_layout(dtype);
   const int m_bits = layout.mantissa_bits;
-  const uint32_t e_mask = (1u << layout.exponent_bits) - 1, m_mask = (1u << m_bits) - 1;
+  const uint32_t e_mask = (1u << layout.exponent_bits) - 1;
   const int64_t panels = (source.n_rows + kPanelRows - 1) / kPanelRows;
   const int64_t blocks = (source.n_cols + kBlockCols - 1) / kBlockCols;
   const uint64_t table = panel_table_bytes(panels), r_block = layout.residual_block_bytes();
@@ -102,7 +148,7 @@ EncodedTile encode_exact(const Source<Item>& source, Dtype dtype) {
   tile.prefix.resize(table + panels * blocks * kPrefixBlockBytes);
   tile.residual.resize(panels * blocks * (r_block + 1) + (panels * blocks & 1));
   std::vector<uint8_t> all_far, all_near;
-  Block weights;
+  Block<Item> weights;
   for (int64_t panel = 0; panel < panels; ++panel) {
     const int64_t row0 = panel * kPanelRows;
     uint64_t histogram[256] = {};
@@ -113,27 +159,19 @@ EncodedTile encode_exact(const Source<Item>& source, Dtype dtype) {
     PanelEscapes escapes;
     for (int64_t block = 0; block < blocks; ++block) {
       source.block(row0, block * kBlockCols, weights);
-      uint8_t codes[kBlockCols][kPanelRows], escaped[kBlockCols][kPanelRows];
-      uint32_t n_escaped = 0;
-      const bool subnormals_escape = dtype == Dtype::f16;
-      for (int col = 0; col < kBlockCols; ++col)
-        for (int at = 0; at < kPanelRows; ++at) {
-          const uint32_t e = (weights[col][at] >> m_bits) & e_mask, m = weights[col][at] & m_mask;
-          const bool inside = e - base - 1 < static_cast<uint32_t>(kWindow);
-          codes[col][at] = static_cast<uint8_t>(inside ? e - base : 0);
-          escaped[col][at] = !inside && (e != 0 || (subnormals_escape && m != 0));
-          n_escaped += escaped[col][at];
-        }
+      uint8_t codes[kBlockCols][kPanelRows];
+      alignas(8) uint8_t escaped[kBlockCols][kPanelRows];
+      for (int col = 0; col < kBlockCols; ++col) classify(weights[col], layout, base, codes[col], escaped[col]);
       const int64_t index = panel * blocks + block;
       write_planes(layout, weights, codes, tile.prefix.data() + table + index * kPrefixBlockBytes,
                    tile.residual.data() + index * r_block);
-      if (n_escaped == 0) continue;
       uint32_t n_near = 0;
-      for (int col = 0; col < kBlockCols; ++col)
-        for (int row = 0; row < kPanelRows; ++row) {
-          const int at = byte_of_row(row);
-          if (!escaped[col][at]) continue;
-          const uint32_t e = (weights[col][at] >> m_bits) & e_mask, position = col * kPanelRows + row;
+      for (int col = 0; col < kBlockCols; ++col) {
+        uint8_t rows[kPanelRows];
+        const int n_rows = escaped_rows(escaped[col], rows);
+        for (int i = 0; i < n_rows; ++i) {
+          const uint32_t e = (weights[col][byte_of_row(rows[i])] >> m_bits) & e_mask;
+          const uint32_t position = static_cast<uint32_t>(col * kPanelRows + rows[i]);
           if (e <= base && base - e <= kMaxNearDistance && n_near < kMaxNearPerBlock) {
             append(escapes.near, static_cast<uint16_t>(position | (base - e) << 9));
             ++n_near;
@@ -142,6 +180,7 @@ EncodedTile encode_exact(const Source<Item>& source, Dtype dtype) {
             ++escapes.n_far;
           }
         }
+      }
       tile.residual[panels * blocks * r_block + index] = static_cast<uint8_t>(n_near);
       escapes.n_near += n_near;
     }
