@@ -1,11 +1,12 @@
 // Encoding for the packer, decoding for whoever wants to look at a tile.
+#include "c3/codec.h"
+
 #include <pybind11/stl.h>
 
 #include <array>
 
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
-#include "c3/codec.h"
 #include "common/pool.h"
 
 namespace vx {
@@ -14,7 +15,8 @@ namespace {
 constexpr int64_t kMaxTileCols = 1 << 18;  // far escapes store a position of 24 bits
 
 Dtype dtype_by_id(int id) {
-  if (id < 1 || id > 3) throw ArgumentError("[codec] dtype must be 1 (bf16), 2 (f16) or 3 (f32), got " + std::to_string(id));
+  if (id < 1 || id > 3)
+    throw ArgumentError("[codec] dtype must be 1 (bf16), 2 (f16) or 3 (f32), got " + std::to_string(id));
   return static_cast<Dtype>(id);
 }
 
@@ -77,7 +79,8 @@ py::array decode(int codec_id, int dtype_id, int64_t n_rows, int64_t n_cols, con
     throw ArgumentError(std::string("[decode_tile] ") + e.what());
   }
   const std::vector<py::ssize_t> shape{n_rows, n_cols};
-  py::array out = entry.dtype == Dtype::f32 ? py::array(py::array_t<uint32_t>(shape)) : py::array(py::array_t<uint16_t>(shape));
+  py::array out =
+      entry.dtype == Dtype::f32 ? py::array(py::array_t<uint32_t>(shape)) : py::array(py::array_t<uint16_t>(shape));
   void* to = out.mutable_data();
   const py::gil_scoped_release release;
   decode_tile(view, to);
@@ -87,11 +90,13 @@ py::array decode(int codec_id, int dtype_id, int64_t n_rows, int64_t n_cols, con
 }  // namespace
 
 void bind_codec(py::module_& m) {
-  m.def("encode_tiles", encode_tiles, py::arg("pool"), py::arg("slab"), py::arg("rows"), py::arg("cols"),
-        py::arg("dtype"), py::arg("codec"), py::arg("tiles"),
-        "Encodes tiles (row0, n_rows, col0, n_cols) of a row-major slab of weights; [(prefix, residual, codec, dtype)].");
+  m.def(
+      "encode_tiles", encode_tiles, py::arg("pool"), py::arg("slab"), py::arg("rows"), py::arg("cols"),
+      py::arg("dtype"), py::arg("codec"), py::arg("tiles"),
+      "Encodes tiles (row0, n_rows, col0, n_cols) of a row-major slab of weights; [(prefix, residual, codec, dtype)].");
   m.def("decode_tile", decode, py::arg("codec"), py::arg("dtype"), py::arg("n_rows"), py::arg("n_cols"),
-        py::arg("prefix"), py::arg("residual"), "Bit patterns [n_rows, n_cols] of a tile: uint16 (bf16, f16) or uint32.");
+        py::arg("prefix"), py::arg("residual"),
+        "Bit patterns [n_rows, n_cols] of a tile: uint16 (bf16, f16) or uint32.");
 }
 
 }  // namespace vx

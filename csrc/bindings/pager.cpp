@@ -1,11 +1,12 @@
 // The pager and the ops that read tiles through it.
+#include "c3/pager.h"
+
 #include <pybind11/stl.h>
 
 #include <optional>
 
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
-#include "c3/pager.h"
 #include "common/pool.h"
 #include "ops/paged_linear.h"
 
@@ -20,8 +21,7 @@ PolicyKind policy_by_name(const std::string& name) {
 
 int add_matrix(Pager& pager, const std::string& name, int file, uint64_t base_offset, const py::array& index) {
   const auto rows = checked<uint64_t>(index, 2, "add_matrix", "index");
-  if (rows.shape(1) != 8)
-    throw ArgumentError("[add_matrix] index must have 8 columns, got shape " + shape_text(index));
+  if (rows.shape(1) != 8) throw ArgumentError("[add_matrix] index must have 8 columns, got shape " + shape_text(index));
   return pager.add_matrix(name, file, base_offset, rows.data(), rows.shape(0));
 }
 
@@ -98,7 +98,8 @@ void bind_pager(py::module_& m) {
            }),
            py::arg("budget_bytes"), py::arg("policy") = "stable", py::arg("prefetch_depth") = 4,
            py::arg("io_threads") = 4)
-      .def("add_file", [](Pager& pager, const std::string& path) { return pager.add_file(path); }, py::arg("path"))
+      .def(
+          "add_file", [](Pager& pager, const std::string& path) { return pager.add_file(path); }, py::arg("path"))
       .def("add_matrix", add_matrix, py::arg("name"), py::arg("file"), py::arg("base_offset"), py::arg("index"))
       .def("start", &Pager::start, py::arg("sweep"), Release())
       .def("shape",

@@ -142,7 +142,8 @@ void check_tile(const TileView& tile) {
   uint64_t n_far = 0, n_near = 0;
   for (uint64_t panel = 0; panel < panels; ++panel) {
     const PanelHeader header = panel_header(tile, panel);
-    if (header.base > 255 || header.zero != 0) broken("the table entry of panel " + std::to_string(panel) + " is not valid");
+    if (header.base > 255 || header.zero != 0)
+      broken("the table entry of panel " + std::to_string(panel) + " is not valid");
     n_far += header.n_far;
     n_near += header.n_near;
   }

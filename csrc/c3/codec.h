@@ -26,9 +26,7 @@ constexpr int kMaxNearDistance = 127;       // a near escape stores base - expon
 constexpr int kMaxNearPerBlock = 255;
 
 // The byte of a 64-byte vector that holds `row`: unpacking bytes to words to lanes then gives rows in natural order.
-constexpr int byte_of_row(int row) {
-  return 16 * ((row >> 2) & 3) + 8 * (row >> 5) + 2 * (row & 3) + ((row >> 4) & 1);
-}
+constexpr int byte_of_row(int row) { return 16 * ((row >> 2) & 3) + 8 * (row >> 5) + 2 * (row & 3) + ((row >> 4) & 1); }
 
 struct PanelHeader {
   uint32_t base, n_far, n_near, zero;
@@ -43,8 +41,8 @@ struct EncodedTile {
   Dtype dtype;
 };
 
-// Encodes n_rows x n_cols weights (little-endian patterns of `dtype`, rows `row_stride` items apart). A tile that `exact`
-// would not make smaller is stored raw; f32 that is upcast bf16 becomes bf16.
+// Encodes n_rows x n_cols weights (little-endian patterns of `dtype`, rows `row_stride` items apart). A tile that
+// `exact` would not make smaller is stored raw; f32 that is upcast bf16 becomes bf16.
 EncodedTile encode_tile(const uint8_t* weights, int64_t row_stride, int64_t n_rows, int64_t n_cols, Dtype dtype,
                         Codec codec);
 
@@ -56,13 +54,13 @@ struct PanelReader {
   Codec codec;
   Dtype dtype;
   uint32_t base;
-  const uint8_t* prefix;         // next block (exact) or column (raw)
-  const uint8_t* residual;       // next block
-  const uint8_t* near_counts;    // of the next block
-  const uint8_t* near;           // u16 entries not yet consumed
-  const uint8_t* far;            // u32 entries not yet consumed
+  const uint8_t* prefix;       // next block (exact) or column (raw)
+  const uint8_t* residual;     // next block
+  const uint8_t* near_counts;  // of the next block
+  const uint8_t* near;         // u16 entries not yet consumed
+  const uint8_t* far;          // u32 entries not yet consumed
   uint32_t n_far;
-  uint32_t block;                // next block
+  uint32_t block;  // next block
 };
 
 PanelReader open_panel(const TileView& tile, int64_t panel);

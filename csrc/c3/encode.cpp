@@ -132,8 +132,8 @@ void write_planes(const FloatLayout& layout, const Block<Item>& weights, const u
   for (int group = 0; group < 2; ++group)
     for (int j = 0; j < 3; ++j)
       for (int at = 0; at < kPanelRows; ++at)
-        rest[(group * 3 + j) * 64 + at] = static_cast<uint8_t>(high[4 * group + j][at] |
-                                                               ((high[4 * group + 3][at] >> (2 * j)) & 3) << 6);
+        rest[(group * 3 + j) * 64 + at] =
+            static_cast<uint8_t>(high[4 * group + j][at] | ((high[4 * group + 3][at] >> (2 * j)) & 3) << 6);
 }
 
 template <class Item>

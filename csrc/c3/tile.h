@@ -7,9 +7,9 @@
 
 namespace vx {
 
-constexpr int64_t kPanelRows = 64;      // output rows interleaved in a panel
-constexpr int64_t kBlockCols = 8;       // columns of a panel encoded together
-constexpr int64_t kAlignment = 4096;    // file offset of every range; unit of O_DIRECT
+constexpr int64_t kPanelRows = 64;            // output rows interleaved in a panel
+constexpr int64_t kBlockCols = 8;             // columns of a panel encoded together
+constexpr int64_t kAlignment = 4096;          // file offset of every range; unit of O_DIRECT
 constexpr uint64_t kMaxTileBytes = 1u << 20;  // stored bytes of one tile, both ranges, alignment included
 
 enum class Codec : uint8_t { raw = 0, exact = 1 };

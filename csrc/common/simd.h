@@ -92,14 +92,14 @@ VX_INLINE f32x16 load(const float* p) {
   return r;
 }
 VX_INLINE void store(float* p, f32x16 a) { std::memcpy(p, a.v, sizeof a.v); }
-#define VX_SCALAR_BINARY(name, expression)                 \
-  VX_INLINE f32x16 name(f32x16 a, f32x16 b) {              \
-    f32x16 r;                                              \
-    for (int i = 0; i < kLanes; ++i) {                     \
-      const float x = a.v[i], y = b.v[i];                  \
-      r.v[i] = (expression);                               \
-    }                                                      \
-    return r;                                              \
+#define VX_SCALAR_BINARY(name, expression)    \
+  VX_INLINE f32x16 name(f32x16 a, f32x16 b) { \
+    f32x16 r;                                 \
+    for (int i = 0; i < kLanes; ++i) {        \
+      const float x = a.v[i], y = b.v[i];     \
+      r.v[i] = (expression);                  \
+    }                                         \
+    return r;                                 \
   }
 VX_SCALAR_BINARY(add, x + y)
 VX_SCALAR_BINARY(sub, x - y)

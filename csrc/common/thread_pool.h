@@ -1,5 +1,5 @@
-// A pool sized by the caller: run(fn) calls fn(worker) once on every worker (worker 0 is the caller) and returns when all
-// are done. The first exception is rethrown. One run at a time; work is shared by the callers' own atomic counters.
+// A pool sized by the caller: run(fn) calls fn(worker) once on every worker (worker 0 is the caller) and returns when
+// all are done. The first exception is rethrown. One run at a time; work is shared by the callers' own atomic counters.
 #pragma once
 
 #include <atomic>

@@ -77,7 +77,8 @@ void paged_linear(ThreadPool& threads, Simd level, Pager& pager, const std::vect
       throw ArgumentError("[paged_linear] the output of " + matrix.name + " must have " + number(matrix.rows) +
                           " columns, got " + number(parts[p].out_features));
     for_each_panel(matrix, [&](int64_t first, int64_t n_tiles, int64_t panel, int64_t row0, int64_t rows) {
-      units.push_back({static_cast<int32_t>(p), static_cast<int32_t>(panel), first, n_tiles, n_pins + first, row0, rows});
+      units.push_back(
+          {static_cast<int32_t>(p), static_cast<int32_t>(panel), first, n_tiles, n_pins + first, row0, rows});
     });
     n_pins += static_cast<int64_t>(matrix.tiles.size());
   }
@@ -132,9 +133,8 @@ void embed_rows(ThreadPool& threads, Simd level, Pager& pager, int handle, const
       throw ArgumentError("[embed_rows] ids must be in [0, " + number(matrix.rows) + "), got " + number(ids[i]));
     wanted[i] = {ids[i], i};
   }
-  std::sort(wanted.begin(), wanted.end(), [](const Want& a, const Want& b) {
-    return a.id != b.id ? a.id < b.id : a.position < b.position;
-  });
+  std::sort(wanted.begin(), wanted.end(),
+            [](const Want& a, const Want& b) { return a.id != b.id ? a.id < b.id : a.position < b.position; });
 
   // Row groups (tiles side by side) that hold a wanted row, each with its range of `wanted`.
   struct Group {

@@ -1,5 +1,5 @@
-// Vectors of 64 bytes, as tiles store them, at each SIMD level. Shifts keep only the bits of `mask`, so that a level may
-// shift wider words than bytes.
+// Vectors of 64 bytes, as tiles store them, at each SIMD level. Shifts keep only the bits of `mask`, so that a level
+// may shift wider words than bytes.
 #pragma once
 
 #include <cstdint>
@@ -24,9 +24,13 @@ VX_INLINE Lut load_lut(const uint8_t* p) {
 VX_INLINE u8x64 band(u8x64 a, int mask) { return {_mm512_and_si512(a.v, _mm512_set1_epi8(static_cast<char>(mask)))}; }
 VX_INLINE u8x64 bor(u8x64 a, u8x64 b) { return {_mm512_or_si512(a.v, b.v)}; }
 template <int N>
-VX_INLINE u8x64 shr(u8x64 a, int mask) { return band({_mm512_srli_epi16(a.v, N)}, mask); }
+VX_INLINE u8x64 shr(u8x64 a, int mask) {
+  return band({_mm512_srli_epi16(a.v, N)}, mask);
+}
 template <int N>
-VX_INLINE u8x64 shl(u8x64 a, int mask) { return band({_mm512_slli_epi16(a.v, N)}, mask); }
+VX_INLINE u8x64 shl(u8x64 a, int mask) {
+  return band({_mm512_slli_epi16(a.v, N)}, mask);
+}
 VX_INLINE u8x64 lookup(Lut lut, u8x64 index) { return {_mm512_shuffle_epi8(lut.v, index.v)}; }
 
 // Writes 64 fp32 patterns, natural row order, from their bytes in vector byte order (most significant first).
@@ -162,8 +166,8 @@ VX_INLINE u8x64 lookup(Lut lut, u8x64 index) {
 VX_INLINE void emit(float* out, u8x64 high, u8x64 low, u8x64 byte1, u8x64 byte0) {
   for (int row = 0; row < 64; ++row) {
     const int at = byte_of_row(row);
-    const uint32_t bits = uint32_t{high.v[at]} << 24 | uint32_t{low.v[at]} << 16 | uint32_t{byte1.v[at]} << 8 |
-                          uint32_t{byte0.v[at]};
+    const uint32_t bits =
+        uint32_t{high.v[at]} << 24 | uint32_t{low.v[at]} << 16 | uint32_t{byte1.v[at]} << 8 | uint32_t{byte0.v[at]};
     std::memcpy(out + row, &bits, 4);
   }
 }

@@ -9,7 +9,9 @@
 namespace vx::VX_SIMD_NS {
 
 template <Dtype D>
-constexpr int64_t kResidualBlockBytes = D == Dtype::f32 ? 1408 : D == Dtype::f16 ? 576 : 384;
+constexpr int64_t kResidualBlockBytes = D == Dtype::f32   ? 1408
+                                        : D == Dtype::f16 ? 576
+                                                          : 384;
 
 // Column Col of one block: the bytes of its 64 fp32 patterns, most significant first, interleaved into `out`.
 template <Dtype D, int Col>
@@ -104,8 +106,8 @@ VX_INLINE void decode_exact(PanelReader& reader, int64_t n_cols, float* out, Bet
   const int64_t n_blocks = (n_cols + kBlockCols - 1) / kBlockCols;
   // A chunk always has room for whole blocks: the columns past the end decode to zero weights nobody reads.
   for (int64_t b = 0; b < n_blocks; ++b) {
-    decode_block<D>(reader.prefix + b * kPrefixBlockBytes, reader.residual + b * kResidualBlockBytes<D>, lut_high, lut_low,
-                    out + b * 512);
+    decode_block<D>(reader.prefix + b * kPrefixBlockBytes, reader.residual + b * kResidualBlockBytes<D>, lut_high,
+                    lut_low, out + b * 512);
     between(b);
   }
   for (int64_t b = 0; b < n_blocks; ++b) {

@@ -1,0 +1,63 @@
+"""`vortex bench`: speed, and what bounds it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vortex_engine.cli.options import BudgetOption, JsonOption, ModelOption, ThreadsOption
+from vortex_engine.cli.show import emit_json, emit_table, kept_on_interrupt, progress_bar
+
+__all__ = ["bench"]
+
+
+def bench(
+    model: ModelOption = "nano",
+    ram_budget: BudgetOption = None,
+    threads: ThreadsOption = None,
+    policy: Annotated[str, typer.Option(help="`stable`, or `lru` to compare with.")] = "stable",
+    prompt_tokens: Annotated[int, typer.Option(help="Tokens of the prompt.")] = 64,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", "--max-new", help="Tokens to generate.")] = 32,
+    repeats: Annotated[int, typer.Option(help="Runs after the warm-up; medians are shown.")] = 3,
+    json_out: Annotated[Path | None, typer.Option(help="Also write the JSON document to this file.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure prefill and decoding, and say whether disk, memory or computing bounds them."""
+    from vortex_engine.bench import BenchOptions, run_bench
+    from vortex_engine.profile import format_bytes
+
+    options = BenchOptions(ram_budget, threads, policy, prompt_tokens, max_new_tokens, repeats)
+    with kept_on_interrupt("nothing is kept"), progress_bar("benchmark") as move:
+        report = run_bench(model, options, move)
+    document = report.to_dict()
+    if json_out is not None:
+        json_out.write_text(json.dumps(document, indent=2) + "\n")
+    if as_json:
+        emit_json(document)
+        return
+    stats = report.stats
+    emit_table(
+        "",
+        ("measured", model),
+        [
+            ("prefill", f"{report.prefill_tokens_per_sec:.1f} tokens/s over {stats['n_prompt_tokens']} tokens"),
+            ("decode", f"{report.decode_tokens_per_sec:.2f} tokens/s over {stats['n_new_tokens']} tokens"),
+            ("first token", f"{report.ttft_s:.3f} s"),
+            (
+                "weights",
+                f"{format_bytes(stats['total_bytes'])}, budget {format_bytes(stats['budget_bytes'])}, "
+                f"peak held {format_bytes(stats['peak_bytes'])}",
+            ),
+            (
+                "hit rate",
+                f"{report.hit_rate:.1%}, at best {report.belady_hit_rate:.1%}; "
+                f"{format_bytes(round(report.bytes_read_per_token))} read per sweep",
+            ),
+            ("runs on", f"{stats['threads']} threads, {stats['simd']}, reads {stats['io_mode']}"),
+            ("peak RSS", "unknown" if report.peak_rss_bytes is None else format_bytes(report.peak_rss_bytes)),
+            ("bound by", report.bound.words),
+        ],
+    )

@@ -1,0 +1,23 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+__all__ = ["BudgetOption", "JsonOption", "ModelOption", "ThreadsOption"]
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout instead of text.")]
+ModelOption = Annotated[str, typer.Option("--model", help="Packed model directory, or `nano`, the embedded model.")]
+BudgetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ram-budget",
+        help="Bytes of weights held in RAM, such as 400000B, 64MiB or 1.5GiB. "
+        "Default: all weights if they fit in half of the free RAM, else that half.",
+    ),
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", min=1, help="Threads that compute. Default: the cores this process may use.")
+]

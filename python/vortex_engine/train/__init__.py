@@ -1,0 +1,1 @@
+"""Small trainers written in plain PyTorch."""

@@ -1,0 +1,45 @@
+"""Atomic file replacement: a reader sees the old file or the new one, never half of either."""
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# Why: torch and safetensors leave parameters of many methods untyped.
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+
+def replace_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary file beside `path`, fsync it and rename it over `path`."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        with temporary.open("rb+") as handle:
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if os.name == "posix":
+        # The rename itself is durable only once the directory is.
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Replace `path` by UTF-8 `text` atomically."""
+    replace_atomically(path, lambda temporary: _write_text(temporary, text))
+
+
+def save_tensors_atomically(path: Path, tensors: Mapping[str, torch.Tensor], *, metadata: dict[str, str]) -> None:
+    """Replace `path` by a safetensors file of contiguous `tensors` atomically."""
+    contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    replace_atomically(path, lambda temporary: save_file(contiguous, temporary, metadata=metadata))
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")
