@@ -14,13 +14,21 @@
 namespace vx {
 namespace {
 
+constexpr int64_t kRunsPerWorker = 10, kMaxRun = 8;
+
 // Workers that share a tile share its pin: the first one acquires it, the last one lets it go.
 class SharedPin {
  public:
   void expect(int64_t n_users) { users_.fetch_add(n_users, std::memory_order_relaxed); }
-  TileView acquire(Pager& pager, int handle, int64_t tile, Access access) {
-    std::lock_guard lock(mutex_);
-    if (!pin_) pin_.emplace(pager.acquire(handle, tile, access));
+  const TileView& acquire(Pager& pager, int handle, int64_t tile, Access access) {
+    // A panel takes microseconds: whoever comes after the first must not meet a lock.
+    if (!ready_.load(std::memory_order_acquire)) {
+      std::lock_guard lock(mutex_);
+      if (!pin_) {
+        pin_.emplace(pager.acquire(handle, tile, access));
+        ready_.store(true, std::memory_order_release);
+      }
+    }
     return pin_->view();
   }
   void release() {
@@ -29,6 +37,7 @@ class SharedPin {
 
  private:
   std::mutex mutex_;
+  std::atomic<bool> ready_{false};
   std::optional<PinnedTile> pin_;
   std::atomic<int64_t> users_{0};
 };
@@ -108,13 +117,18 @@ void paged_linear(ThreadPool& threads, Simd level, Pager& pager, const std::vect
         out[r] = part.bias ? acc[m * kPanelRows + r] + part.bias[unit.row0 + r] : acc[m * kPanelRows + r];
     }
   };
-  threads.for_each(static_cast<int64_t>(units.size()), [&](int64_t i, int) {
-    if (failed.load(std::memory_order_relaxed)) return;
-    try {
-      compute(units[i]);
-    } catch (...) {
-      failed = true;
-      throw;
+  // A worker takes neighbouring panels, so that what the hardware reads ahead at the end of one is its own next one.
+  const int64_t n_units = static_cast<int64_t>(units.size());
+  const int64_t run = std::clamp<int64_t>(n_units / (threads.size() * kRunsPerWorker), 1, kMaxRun);
+  threads.for_each((n_units + run - 1) / run, [&](int64_t i, int) {
+    for (int64_t u = i * run; u < std::min(n_units, (i + 1) * run); ++u) {
+      if (failed.load(std::memory_order_relaxed)) return;
+      try {
+        compute(units[u]);
+      } catch (...) {
+        failed = true;
+        throw;
+      }
     }
   });
 }

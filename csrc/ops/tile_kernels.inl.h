@@ -49,8 +49,8 @@ VX_INLINE void decode_column(const uint8_t* prefix, const uint8_t* residual, u8x
   }
 }
 
-// Hardware prefetchers stop at page borders and see one stream of many: ask for the bytes of two chunks ahead.
-constexpr int64_t kPrefetchBlocks = 8;
+// Hardware prefetchers stop at page borders and see one stream of many: ask for the bytes of four chunks ahead.
+constexpr int64_t kPrefetchBlocks = 16;
 
 template <Dtype D>
 VX_INLINE void decode_block(const uint8_t* prefix, const uint8_t* residual, Lut lut_high, Lut lut_low, float* out) {
