@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 
 def replace_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -38,7 +38,13 @@ def write_text_atomically(path: Path, text: str) -> None:
 def save_tensors_atomically(path: Path, tensors: Mapping[str, torch.Tensor], *, metadata: dict[str, str]) -> None:
     """Replace `path` by a safetensors file of contiguous `tensors` atomically."""
     contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-    replace_atomically(path, lambda temporary: save_file(contiguous, temporary, metadata=metadata))
+    # As bytes, because safetensors' own file writing gives the file a mode that ignores the umask.
+    data = save(contiguous, metadata=metadata)
+    replace_atomically(path, lambda temporary: _write_bytes(temporary, data))
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
 
 
 def _write_text(path: Path, text: str) -> None:
