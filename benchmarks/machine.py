@@ -11,7 +11,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +39,24 @@ def measure(folder: Path, *, disk_bytes: int = 512 << 20) -> dict[str, Any]:
     return document
 
 
-def timings(run: Callable[[], object], *, repeats: int, warmups: int = 2) -> dict[str, float]:
-    """Median and quartiles, in seconds, of `repeats` calls after the warm-up calls."""
-    for _ in range(warmups):
-        run()
-    taken: list[float] = []
+def interleaved_timings(
+    contenders: Mapping[str, Callable[[], object]], *, repeats: int, burst: int = 4
+) -> dict[str, dict[str, float]]:
+    """Median and quartiles, in seconds, of contenders that take turns: a shared machine's weather hits all alike.
+
+    A turn is a burst of calls, the first of which warms up and is not counted, so that one contender's threads and
+    caches do not weigh on another.
+    """
+    taken: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        taken.append(time.perf_counter() - start)
-    return spread(taken)
+        for name, run in contenders.items():
+            time.sleep(0.01)
+            run()
+            for _ in range(burst - 1):
+                start = time.perf_counter()
+                run()
+                taken[name].append(time.perf_counter() - start)
+    return {name: spread(values) for name, values in taken.items()}
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

@@ -8,15 +8,17 @@ same weights to float32 rounding.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import struct
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import base_parser, measure, print_table, timings, write_result
+from machine import base_parser, interleaved_timings, measure, print_table, write_result
 from make_model import to_bf16
 from numpy.typing import NDArray
 
@@ -108,11 +110,12 @@ def run_shape(folder: Path, rows: int, cols: int, pool: _native.Pool, repeats: i
         if not np.array_equal(results["exact"].view(np.uint32), results["raw"].view(np.uint32)):
             raise SystemExit(f"{rows}x{cols} M={m}: exact and raw differ, nothing is timed")
         entry: dict[str, Any] = {"rows": rows, "cols": cols, "m": m, "exact_bytes": packed["exact"].n_bytes}
-        for codec, matrix in packed.items():
-            entry[f"{codec}_s"] = timings(lambda matrix=matrix, x=x: matrix.linear(x), repeats=repeats)
+        contenders: dict[str, Callable[[], object]] = {
+            f"{codec}_s": functools.partial(matrix.linear, x) for codec, matrix in packed.items()
+        }
         if reference is not None:
-            entry["torch_bf16_s"] = timings(lambda x=x: reference(x), repeats=repeats)
-        measured.append(entry)
+            contenders["torch_bf16_s"] = functools.partial(reference, x)
+        measured.append(entry | interleaved_timings(contenders, repeats=repeats))
     return measured
 
 
