@@ -96,7 +96,7 @@ void bind_pager(py::module_& m) {
       .def(py::init([](uint64_t budget_bytes, const std::string& policy, int prefetch_depth, int io_threads) {
              return std::make_unique<Pager>(budget_bytes, policy_by_name(policy), prefetch_depth, io_threads);
            }),
-           py::arg("budget_bytes"), py::arg("policy") = "stable", py::arg("prefetch_depth") = 4,
+           py::arg("budget_bytes"), py::arg("policy") = "stable", py::arg("prefetch_depth") = 8,
            py::arg("io_threads") = 4)
       .def(
           "add_file", [](Pager& pager, const std::string& path) { return pager.add_file(path); }, py::arg("path"))

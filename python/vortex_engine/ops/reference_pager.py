@@ -116,7 +116,7 @@ class ReferenceMatrix:
 class ReferencePager:
     """The pager of the reference backend: the native Pager's methods, and no cache: every use reads every tile."""
 
-    def __init__(self, budget_bytes: int, policy: str = "stable", prefetch_depth: int = 4, io_threads: int = 2) -> None:
+    def __init__(self, budget_bytes: int, policy: str = "stable", prefetch_depth: int = 8, io_threads: int = 2) -> None:
         if policy not in ("stable", "lru"):
             raise ValueError(f"[pager] policy must be stable or lru, got {policy}")
         self._budget_bytes = budget_bytes
