@@ -185,6 +185,13 @@ PanelReader open_panel(const TileView& tile, int64_t panel) {
   }
   const PanelHeader header = panel_header(tile, panel);
   reader.base = header.base;
+  for (uint32_t nibble = 0; nibble < 16; ++nibble) {
+    const uint32_t code = nibble & 7;
+    uint32_t exponent = code ? (reader.base + code) & 0xff : 0;
+    if (e.dtype == Dtype::f16 && code) exponent = exponent == 31 ? 255 : (exponent + 112) & 0xff;
+    reader.high_bytes[nibble] = static_cast<uint8_t>((nibble >> 3) << 7 | exponent >> 1);
+    reader.low_bytes[nibble] = static_cast<uint8_t>((exponent & 1) << 7);
+  }
   reader.n_far = header.n_far;
   const uint8_t* prefix_planes = tile.prefix + panel_table_bytes(panels);
   reader.prefix = prefix_planes + panel * blocks * kPrefixBlockBytes;

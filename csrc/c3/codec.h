@@ -51,6 +51,8 @@ void decode_tile(const TileView& tile, void* out);
 
 // One panel of a checked tile, read in chunks of columns from left to right.
 struct PanelReader {
+  // By nibble: the two high bytes of the fp32 pattern of a weight with mantissa 0.
+  alignas(16) uint8_t high_bytes[16], low_bytes[16];
   Codec codec;
   Dtype dtype;
   uint32_t base;

@@ -94,15 +94,7 @@ VX_INLINE void patch(float* out, uint32_t position, uint32_t exponent) {
 // between(b) is called after block b is decoded and before its escapes are: other work for the idle execution units.
 template <Dtype D, class Between>
 VX_INLINE void decode_exact(PanelReader& reader, int64_t n_cols, float* out, Between&& between) {
-  uint8_t high[16], low[16];
-  for (uint32_t nibble = 0; nibble < 16; ++nibble) {
-    const uint32_t code = nibble & 7;
-    uint32_t exponent = code ? (reader.base + code) & 0xff : 0;
-    if (D == Dtype::f16 && code) exponent = exponent == 31 ? 255 : (exponent + 112) & 0xff;
-    high[nibble] = static_cast<uint8_t>((nibble >> 3) << 7 | exponent >> 1);
-    low[nibble] = static_cast<uint8_t>((exponent & 1) << 7);
-  }
-  const Lut lut_high = load_lut(high), lut_low = load_lut(low);
+  const Lut lut_high = load_lut(reader.high_bytes), lut_low = load_lut(reader.low_bytes);
   const int64_t n_blocks = (n_cols + kBlockCols - 1) / kBlockCols;
   // A chunk always has room for whole blocks: the columns past the end decode to zero weights nobody reads.
   for (int64_t b = 0; b < n_blocks; ++b) {
@@ -110,16 +102,17 @@ VX_INLINE void decode_exact(PanelReader& reader, int64_t n_cols, float* out, Bet
                     lut_low, out + b * 512);
     between(b);
   }
+  const uint8_t* near = reader.near;
+  const uint32_t base = reader.base;
   for (int64_t b = 0; b < n_blocks; ++b) {
-    const uint8_t* near = reader.near;
-    const int n_near = reader.near_counts[b];
-    for (int i = 0; i < n_near; ++i) {
+    const uint8_t* end = near + 2 * reader.near_counts[b];
+    for (; near != end; near += 2) {
       uint16_t entry;
-      std::memcpy(&entry, near + 2 * i, 2);
-      patch<D>(out + b * 512, entry & 511u, reader.base - (entry >> 9));
+      std::memcpy(&entry, near, 2);
+      patch<D>(out + b * 512, entry & 511u, base - (entry >> 9));
     }
-    reader.near += 2 * n_near;
   }
+  reader.near = near;
   for (; reader.n_far; --reader.n_far, reader.far += 4) {
     uint32_t entry;
     std::memcpy(&entry, reader.far, 4);
