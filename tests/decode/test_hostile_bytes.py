@@ -1,4 +1,4 @@
-"""Invariant 4, seen from a user: whatever byte of a packed model changes, generation says so or prints the same text."""
+"""Invariant 4 as a user meets it: whatever byte of a packed model changes, it is an error or the same text."""
 
 import os
 import random
