@@ -7,6 +7,8 @@
 
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
+#include "c3/codec_table.h"
+#include "c3/float_layout.h"
 #include "common/pool.h"
 
 namespace vx {
@@ -21,7 +23,8 @@ Dtype dtype_by_id(int id) {
 }
 
 Codec codec_by_id(int id) {
-  if (id < 0 || id > 1) throw ArgumentError("[codec] codec must be 0 (raw) or 1 (exact), got " + std::to_string(id));
+  if (id < 0 || find_codec(static_cast<uint64_t>(id)) == nullptr)
+    throw ArgumentError("[codec] codec must be the id of one, got " + std::to_string(id));
   return static_cast<Codec>(id);
 }
 
@@ -49,7 +52,7 @@ py::list encode_tiles(Pool& pool, const py::array& slab, int64_t rows, int64_t c
     const py::gil_scoped_release release;
     pool.threads.for_each(static_cast<int64_t>(tiles.size()), [&](int64_t i, int) {
       const auto& [row0, n_rows, col0, n_cols] = tiles[i];
-      encoded[i] = encode_tile(bytes.data() + (row0 * cols + col0) * item, cols, n_rows, n_cols, dtype, codec);
+      encoded[i] = encode_tile({bytes.data() + (row0 * cols + col0) * item, cols, n_rows, n_cols, dtype}, codec);
     });
   }
   py::list out;

@@ -1,120 +1,45 @@
-// Layout facts, structure checks and the plain decoder: the part of the codec that every user of a tile shares.
+// The table of codecs and what every user of a tile calls.
 #include "c3/codec.h"
 
-#include <cstring>
+#include <iterator>
 #include <stdexcept>
 #include <string>
+
+#include "c3/codec_table.h"
+#include "c3/float_layout.h"
 
 namespace vx {
 namespace {
 
-[[noreturn]] void broken(const std::string& rule) { throw std::runtime_error(rule); }
-
-PanelHeader panel_header(const TileView& tile, int64_t panel) {
-  PanelHeader header;
-  std::memcpy(&header, tile.prefix + panel * sizeof header, sizeof header);
-  return header;
+const TileCodec& codec_of(const TileView& tile) {
+  const TileCodec* codec = find_codec(static_cast<uint64_t>(tile.entry->codec));
+  if (codec == nullptr) broken_tile("codec id " + std::to_string(static_cast<int>(tile.entry->codec)) + " is unknown");
+  return *codec;
 }
 
-uint32_t read_u32(const uint8_t* p) {
-  uint32_t value;
-  std::memcpy(&value, p, sizeof value);
-  return value;
+std::vector<uint16_t> upper_halves(const Weights& weights) {
+  const auto* wide = reinterpret_cast<const uint32_t*>(weights.data);
+  std::vector<uint16_t> narrow(weights.n_rows * weights.n_cols);
+  for (int64_t row = 0; row < weights.n_rows; ++row)
+    for (int64_t col = 0; col < weights.n_cols; ++col)
+      narrow[row * weights.n_cols + col] = static_cast<uint16_t>(wide[row * weights.row_stride + col] >> 16);
+  return narrow;
 }
 
-uint16_t read_u16(const uint8_t* p) {
-  uint16_t value;
-  std::memcpy(&value, p, sizeof value);
-  return value;
-}
-
-void check_sizes(const TileView& tile, uint64_t prefix_bytes, uint64_t residual_bytes) {
-  if (tile.entry->prefix_bytes != prefix_bytes || tile.entry->residual_bytes != residual_bytes)
-    broken("its ranges hold " + std::to_string(tile.entry->prefix_bytes) + " + " +
-           std::to_string(tile.entry->residual_bytes) + " bytes where its structure needs " +
-           std::to_string(prefix_bytes) + " + " + std::to_string(residual_bytes));
-}
-
-// Mantissa bits below the top one, of column `col` and vector byte `at` of one residual block.
-uint32_t residual_of(const FloatLayout& layout, const uint8_t* block, int col, int at) {
-  const int planes = layout.byte_planes();
-  uint32_t value = 0;
-  for (int b = 0; b < planes; ++b) value |= uint32_t{block[(col * planes + b) * 64 + at]} << (8 * b);
-  const uint8_t* rest = block + kBlockCols * planes * 64;
-  uint32_t high;
-  if (layout.rest_bits() == 1) {
-    high = (rest[at] >> col) & 1u;
-  } else {
-    const uint8_t* v = rest + (col / 4) * 3 * 64 + at;
-    const int j = col % 4;
-    high = j < 3 ? v[j * 64] & 0x3fu : (v[0] >> 6) | ((v[64] >> 6) << 2) | ((v[128] >> 6) << 4);
+bool is_upcast_bf16(const Weights& weights) {
+  if (weights.dtype != Dtype::f32) return false;
+  const auto* wide = reinterpret_cast<const uint32_t*>(weights.data);
+  for (int64_t row = 0; row < weights.n_rows; ++row) {
+    uint32_t bits = 0;
+    for (int64_t col = 0; col < weights.n_cols; ++col) bits |= wide[row * weights.row_stride + col];
+    if ((bits & 0xffff) != 0) return false;
   }
-  return value | high << (8 * planes);
-}
-
-template <class Item>
-void decode_exact(const TileView& tile, const FloatLayout& layout, Item* out) {
-  const TileEntry& e = *tile.entry;
-  const int sign_shift = layout.exponent_bits + layout.mantissa_bits;
-  for (int64_t panel = 0; panel < e.n_panels(); ++panel) {
-    PanelReader reader = open_panel(tile, panel);
-    const int64_t row0 = panel * kPanelRows;
-    for (int64_t block = 0; block < e.n_blocks(); ++block) {
-      Item weights[kBlockCols * kPanelRows];
-      for (int col = 0; col < kBlockCols; ++col) {
-        for (int row = 0; row < kPanelRows; ++row) {
-          const int at = byte_of_row(row);
-          const uint32_t nibble = (reader.prefix[(col / 2) * 64 + at] >> (4 * (col % 2))) & 15u;
-          const uint32_t top = (reader.prefix[256 + at] >> col) & 1u;
-          const uint32_t code = nibble & 7u;
-          const uint32_t exponent = code ? reader.base + code : 0;
-          weights[col * kPanelRows + row] =
-              static_cast<Item>((nibble >> 3) << sign_shift | exponent << layout.mantissa_bits |
-                                top << layout.residual_bits() | residual_of(layout, reader.residual, col, at));
-        }
-      }
-      // An escaped weight has code 0, hence exponent bits of 0 so far.
-      auto set_exponent = [&](uint32_t position, uint32_t exponent) {
-        const uint32_t mask = (1u << layout.exponent_bits) - 1;
-        weights[position] = static_cast<Item>(weights[position] | (exponent & mask) << layout.mantissa_bits);
-      };
-      for (int i = 0; i < *reader.near_counts; ++i, reader.near += 2) {
-        const uint16_t entry = read_u16(reader.near);
-        set_exponent(entry & 511u, reader.base - (entry >> 9));
-      }
-      for (; reader.n_far && (read_u32(reader.far) & 0xffffff) >> 9 == block; --reader.n_far, reader.far += 4) {
-        const uint32_t entry = read_u32(reader.far);
-        set_exponent(entry & 511u, entry >> 24);
-      }
-      for (int64_t row = 0; row < kPanelRows && row0 + row < e.n_rows; ++row)
-        for (int64_t col = 0; col < kBlockCols && block * kBlockCols + col < e.n_cols; ++col)
-          out[(row0 + row) * e.n_cols + block * kBlockCols + col] = weights[col * kPanelRows + row];
-      reader.prefix += kPrefixBlockBytes;
-      reader.residual += layout.residual_block_bytes();
-      ++reader.near_counts;
-    }
-  }
-}
-
-template <class Item>
-void decode_raw(const TileView& tile, Item* out) {
-  const TileEntry& e = *tile.entry;
-  for (int64_t row = 0; row < e.n_rows; ++row)
-    for (int64_t col = 0; col < e.n_cols; ++col) {
-      const int64_t at = ((row / kPanelRows) * e.n_cols + col) * kPanelRows + row % kPanelRows;
-      std::memcpy(&out[row * e.n_cols + col], tile.prefix + at * sizeof(Item), sizeof(Item));
-    }
-}
-
-template <class Item>
-void decode_as(const TileView& tile, void* out) {
-  if (tile.entry->codec == Codec::raw)
-    decode_raw(tile, static_cast<Item*>(out));
-  else
-    decode_exact(tile, float_layout(tile.entry->dtype), static_cast<Item*>(out));
+  return true;
 }
 
 }  // namespace
+
+void broken_tile(const std::string& rule) { throw std::runtime_error(rule); }
 
 FloatLayout float_layout(Dtype dtype) {
   switch (dtype) {
@@ -125,88 +50,49 @@ FloatLayout float_layout(Dtype dtype) {
     case Dtype::f32:
       return {8, 23};
   }
-  broken("dtype id " + std::to_string(static_cast<int>(dtype)) + " is unknown");
+  broken_tile("dtype id " + std::to_string(static_cast<int>(dtype)) + " is unknown");
+}
+
+const TileCodec* find_codec(uint64_t id) {
+  static const TileCodec* const codecs[] = {&raw_codec(), &exact_codec()};
+  return id < std::size(codecs) ? codecs[id] : nullptr;
 }
 
 void check_tile(const TileView& tile) {
-  const TileEntry& e = *tile.entry;
-  const FloatLayout layout = float_layout(e.dtype);
-  const uint64_t panels = e.n_panels(), blocks = e.n_blocks();
-  if (e.codec == Codec::raw) {
-    check_sizes(tile, panels * e.n_cols * kPanelRows * layout.item_bytes(), 0);
-    return;
-  }
-  if (e.codec != Codec::exact) broken("codec id " + std::to_string(static_cast<int>(e.codec)) + " is unknown");
-  const uint64_t table = panel_table_bytes(panels), planes = panels * blocks;
-  if (e.prefix_bytes < table + planes * kPrefixBlockBytes) check_sizes(tile, table + planes * kPrefixBlockBytes, 0);
-  uint64_t n_far = 0, n_near = 0;
-  for (uint64_t panel = 0; panel < panels; ++panel) {
-    const PanelHeader header = panel_header(tile, panel);
-    if (header.base > 255 || header.zero != 0)
-      broken("the table entry of panel " + std::to_string(panel) + " is not valid");
-    n_far += header.n_far;
-    n_near += header.n_near;
-  }
-  check_sizes(tile, table + planes * kPrefixBlockBytes + 4 * n_far,
-              planes * layout.residual_block_bytes() + planes + (planes & 1) + 2 * n_near);
-  const uint8_t* far = tile.prefix + table + planes * kPrefixBlockBytes;
-  const uint8_t* counts = tile.residual + planes * layout.residual_block_bytes();
-  for (uint64_t panel = 0; panel < panels; ++panel) {
-    const PanelHeader header = panel_header(tile, panel);
-    int64_t last = -1;
-    for (uint32_t i = 0; i < header.n_far; ++i, far += 4) {
-      const int64_t position = read_u32(far) & 0xffffff;
-      if (position <= last || position >= static_cast<int64_t>(blocks) * 512)
-        broken("far escape " + std::to_string(i) + " of panel " + std::to_string(panel) + " is out of order or range");
-      last = position;
-    }
-    uint64_t sum = 0;
-    for (uint64_t block = 0; block < blocks; ++block) sum += *counts++;
-    if (sum != header.n_near) broken("the near escapes of panel " + std::to_string(panel) + " do not add up");
-  }
+  const TileCodec& codec = codec_of(tile);
+  static_cast<void>(float_layout(tile.entry->dtype));
+  codec.check_entry(*tile.entry);
+  codec.check(tile);
 }
 
-PanelReader open_panel(const TileView& tile, int64_t panel) {
-  const TileEntry& e = *tile.entry;
+void decode_tile(const TileView& tile, void* out) { codec_of(tile).decode(tile, out); }
+
+PanelReader open_panel(const TileView& tile, int64_t panel, PanelScratch& scratch) {
   PanelReader reader{};
-  reader.codec = e.codec;
-  reader.dtype = e.dtype;
-  const FloatLayout layout = float_layout(e.dtype);
-  if (e.codec == Codec::raw) {
-    reader.prefix = tile.prefix + panel * e.n_cols * kPanelRows * layout.item_bytes();
-    return reader;
-  }
-  const int64_t panels = e.n_panels(), blocks = e.n_blocks(), planes = panels * blocks;
-  uint64_t far_before = 0, near_before = 0;
-  for (int64_t p = 0; p < panel; ++p) {
-    const PanelHeader header = panel_header(tile, p);
-    far_before += header.n_far;
-    near_before += header.n_near;
-  }
-  const PanelHeader header = panel_header(tile, panel);
-  reader.base = header.base;
-  for (uint32_t nibble = 0; nibble < 16; ++nibble) {
-    const uint32_t code = nibble & 7;
-    uint32_t exponent = code ? (reader.base + code) & 0xff : 0;
-    if (e.dtype == Dtype::f16 && code) exponent = exponent == 31 ? 255 : (exponent + 112) & 0xff;
-    reader.high_bytes[nibble] = static_cast<uint8_t>((nibble >> 3) << 7 | exponent >> 1);
-    reader.low_bytes[nibble] = static_cast<uint8_t>((exponent & 1) << 7);
-  }
-  reader.n_far = header.n_far;
-  const uint8_t* prefix_planes = tile.prefix + panel_table_bytes(panels);
-  reader.prefix = prefix_planes + panel * blocks * kPrefixBlockBytes;
-  reader.far = prefix_planes + planes * kPrefixBlockBytes + 4 * far_before;
-  reader.residual = tile.residual + panel * blocks * layout.residual_block_bytes();
-  reader.near_counts = tile.residual + planes * layout.residual_block_bytes() + panel * blocks;
-  reader.near = tile.residual + planes * layout.residual_block_bytes() + planes + (planes & 1) + 2 * near_before;
+  reader.codec = tile.entry->codec;
+  reader.dtype = tile.entry->dtype;
+  codec_of(tile).open(tile, panel, &reader, scratch);
   return reader;
 }
 
-void decode_tile(const TileView& tile, void* out) {
-  if (tile.entry->dtype == Dtype::f32)
-    decode_as<uint32_t>(tile, out);
-  else
-    decode_as<uint16_t>(tile, out);
+EncodedTile encode_tile(const Weights& weights, Codec codec) {
+  if (is_upcast_bf16(weights)) {
+    const std::vector<uint16_t> narrow = upper_halves(weights);
+    return encode_tile(
+        {reinterpret_cast<const uint8_t*>(narrow.data()), weights.n_cols, weights.n_rows, weights.n_cols, Dtype::bf16},
+        codec);
+  }
+  EncodedTile tile{};
+  tile.codec = codec;
+  tile.dtype = weights.dtype;
+  const TileCodec* encoder = find_codec(static_cast<uint64_t>(codec));
+  if (encoder == nullptr) broken_tile("codec id " + std::to_string(static_cast<int>(codec)) + " is unknown");
+  if (encoder->encode(weights, &tile)) return tile;
+  EncodedTile raw{};
+  raw.codec = Codec::raw;
+  raw.dtype = weights.dtype;
+  raw_codec().encode(weights, &raw);
+  return raw;
 }
 
 }  // namespace vx

@@ -1,25 +1,17 @@
 #include "c3/tile_index.h"
 
 #include <algorithm>
+#include <stdexcept>
 #include <utility>
 
+#include "c3/codec_table.h"
 #include "common/errors.h"
 
 namespace vx {
 namespace {
 
-constexpr uint64_t kPanelTableEntry = 16, kPrefixBlock = 320, kFarEntry = 4, kNearEntry = 2, kBlockWeights = 512;
-constexpr uint64_t kMaxNearPerBlock = 255;
-
 uint32_t low32(uint64_t word) { return static_cast<uint32_t>(word); }
 uint32_t high32(uint64_t word) { return static_cast<uint32_t>(word >> 32); }
-
-uint64_t item_bytes(Dtype dtype) { return dtype == Dtype::f32 ? 4 : 2; }
-
-uint64_t residual_block_bytes(Dtype dtype) {
-  const uint64_t mantissa_bits_left = dtype == Dtype::bf16 ? 6 : dtype == Dtype::f16 ? 9 : 22;
-  return mantissa_bits_left * kBlockWeights / 8;
-}
 
 class RowParser {
  public:
@@ -115,7 +107,7 @@ class RowParser {
   void parse_kinds(uint64_t word, TileEntry* e) {
     const auto dtype_ok = [](uint64_t d) { return d >= 1 && d <= 3; };
     const uint64_t codec = word & 255, dtype = word >> 8 & 255, source = word >> 16 & 255;
-    require(codec <= 1, "unknown codec " + std::to_string(codec));
+    require(find_codec(codec) != nullptr, "unknown codec " + std::to_string(codec));
     require(dtype_ok(dtype) && dtype_ok(source), "unknown dtype");
     e->codec = static_cast<Codec>(codec);
     e->dtype = static_cast<Dtype>(dtype);
@@ -135,21 +127,11 @@ class RowParser {
     require(e.n_rows > 0 && e.n_cols > 0, "has no rows or no columns");
     // More cannot be in 1 MiB, and the products below stay small.
     require(e.n_rows <= kMaxTileBytes && e.n_cols <= kMaxTileBytes, "rows or columns exceed any possible tile");
-    const uint64_t panels = static_cast<uint64_t>(e.n_panels());
-    const uint64_t blocks = panels * static_cast<uint64_t>(e.n_blocks());
-    if (e.codec == Codec::raw) {
-      require(e.residual_bytes == 0, "a raw tile has a residual");
-      require(e.prefix_bytes == panels * kPanelRows * e.n_cols * item_bytes(e.dtype), "size of a raw tile is wrong");
-      return;
+    try {
+      find_codec(static_cast<uint64_t>(e.codec))->check_entry(e);
+    } catch (const std::runtime_error& error) {
+      require(false, error.what());
     }
-    const uint64_t prefix = (panels * kPanelTableEntry + 63) / 64 * 64 + blocks * kPrefixBlock;
-    require(fits(e.prefix_bytes, prefix, kFarEntry, blocks * kBlockWeights), "prefix size is wrong");
-    const uint64_t residual = blocks * residual_block_bytes(e.dtype) + blocks + (blocks & 1);
-    require(fits(e.residual_bytes, residual, kNearEntry, blocks * kMaxNearPerBlock), "residual size is wrong");
-  }
-
-  static bool fits(uint64_t bytes, uint64_t fixed, uint64_t entry, uint64_t max_entries) {
-    return bytes >= fixed && (bytes - fixed) % entry == 0 && (bytes - fixed) / entry <= max_entries;
   }
 
   const std::string& file_;

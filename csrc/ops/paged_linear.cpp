@@ -63,6 +63,12 @@ void for_each_panel(const Matrix& matrix, F&& fn) {
   }
 }
 
+// Of codecs that decode whole panels.
+PanelScratch& worker_panel() {
+  thread_local PanelScratch panel;
+  return panel;
+}
+
 float* worker_scratch(int64_t n_floats) {
   thread_local std::vector<float> scratch;
   if (static_cast<int64_t>(scratch.size()) < n_floats) scratch.resize(n_floats);
@@ -107,7 +113,8 @@ void paged_linear(ThreadPool& threads, Simd level, Pager& pager, const std::vect
     for (int64_t i = 0; i < unit.n_tiles; ++i) {
       SharedPin& pin = pins[unit.first_pin + i];
       const TileEntry& tile = matrix.tiles[unit.first_tile + i];
-      PanelReader reader = open_panel(pin.acquire(pager, part.handle, unit.first_tile + i, Access::sweep), unit.panel);
+      const TileView& view = pin.acquire(pager, part.handle, unit.first_tile + i, Access::sweep);
+      PanelReader reader = open_panel(view, unit.panel, worker_panel());
       kernels.multiply(reader, tile.n_cols, x + tile.col0, in_features, n_rows, acc, scratch);
       pin.release();
     }
@@ -176,7 +183,7 @@ void embed_rows(ThreadPool& threads, Simd level, Pager& pager, int handle, const
       for (int64_t begin = group.begin, end; begin < group.end; begin = end) {
         const int64_t panel = (wanted[begin].id - tile.row0) / kPanelRows;
         for (end = begin; end < group.end && (wanted[end].id - tile.row0) / kPanelRows == panel;) ++end;
-        PanelReader reader = open_panel(pin.view(), panel);
+        PanelReader reader = open_panel(pin.view(), panel, worker_panel());
         for (int64_t col = 0; col < tile.n_cols; col += kChunkCols) {
           const int64_t width = std::min<int64_t>(kChunkCols, tile.n_cols - col);
           kernels.decode(reader, width, weights);

@@ -5,10 +5,13 @@
 #include <cstdint>
 #include <cstring>
 
-#include "c3/codec.h"
+#include "c3/float_layout.h"
 #include "common/simd.h"
 
 namespace vx::VX_SIMD_NS {
+
+// Hardware prefetchers stop at page borders and see one stream of many: ask for the bytes of four chunks ahead.
+constexpr int64_t kPrefetchBlocks = 16;
 
 #if defined(VX_LEVEL_AVX512)
 

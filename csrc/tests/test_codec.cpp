@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "c3/codec.h"
+#include "c3/float_layout.h"
 #include "ops/tile_kernels.h"
 #include "tests/check.h"
 
@@ -20,7 +21,7 @@ struct Encoded {
 };
 
 Encoded encode(const std::vector<uint8_t>& weights, int64_t rows, int64_t cols, Dtype dtype, Codec codec) {
-  Encoded e{encode_tile(weights.data(), cols, rows, cols, dtype, codec)};
+  Encoded e{encode_tile({weights.data(), cols, rows, cols, dtype}, codec)};
   e.entry.prefix_bytes = static_cast<uint32_t>(e.tile.prefix.size());
   e.entry.residual_bytes = static_cast<uint32_t>(e.tile.residual.size());
   e.entry.codec = e.tile.codec;
@@ -62,7 +63,8 @@ void check_round_trip(const std::vector<uint8_t>& weights, int64_t rows, int64_t
   }
   for (const Simd level : simd_available()) {
     for (int64_t panel = 0; panel < e.entry.n_panels(); ++panel) {
-      PanelReader reader = open_panel(e.view(), panel);
+      PanelScratch scratch;
+      PanelReader reader = open_panel(e.view(), panel, scratch);
       std::vector<float> chunk(kChunkCols * kPanelRows);
       for (int64_t col = 0; col < cols; col += kChunkCols) {
         const int64_t width = std::min<int64_t>(kChunkCols, cols - col);
@@ -141,7 +143,8 @@ void survive_hostile_tiles(std::mt19937& random) {
     std::vector<uint16_t> out(70 * 41);
     decode_tile(bad.view(), out.data());
     std::vector<float> chunk(kChunkCols * kPanelRows);
-    PanelReader reader = open_panel(bad.view(), 1);
+    PanelScratch scratch;
+    PanelReader reader = open_panel(bad.view(), 1, scratch);
     for (int64_t col = 0; col < 41; col += kChunkCols)
       tile_kernels(simd_available()[0]).decode(reader, std::min<int64_t>(kChunkCols, 41 - col), chunk.data());
   }

@@ -1,10 +1,13 @@
-// The encoder: one pass for the exponent window of a panel, one pass for its planes and escapes.
+// The encoder of `exact`: one pass for the exponent window of a panel, one pass for its planes and escapes.
+#include "c3/encode_exact.h"
+
 #include <array>
 #include <bit>
 #include <cstring>
 #include <utility>
 
-#include "c3/codec.h"
+#include "c3/codec_exact.h"
+#include "c3/float_layout.h"
 
 namespace vx {
 namespace {
@@ -137,14 +140,14 @@ void write_planes(const FloatLayout& layout, const Block<Item>& weights, const u
 }
 
 template <class Item>
-EncodedTile encode_exact(const Source<Item>& source, Dtype dtype) {
-  const FloatLayout layout = float_layout(dtype);
+void encode(const Source<Item>& source, EncodedTile* out) {
+  const FloatLayout layout = float_layout(out->dtype);
   const int m_bits = layout.mantissa_bits;
   const uint32_t e_mask = (1u << layout.exponent_bits) - 1;
   const int64_t panels = (source.n_rows + kPanelRows - 1) / kPanelRows;
   const int64_t blocks = (source.n_cols + kBlockCols - 1) / kBlockCols;
   const uint64_t table = panel_table_bytes(panels), r_block = layout.residual_block_bytes();
-  EncodedTile tile{{}, {}, Codec::exact, dtype};
+  EncodedTile& tile = *out;
   tile.prefix.resize(table + panels * blocks * kPrefixBlockBytes);
   tile.residual.resize(panels * blocks * (r_block + 1) + (panels * blocks & 1));
   std::vector<uint8_t> all_far, all_near;
@@ -191,48 +194,21 @@ EncodedTile encode_exact(const Source<Item>& source, Dtype dtype) {
   }
   tile.prefix.insert(tile.prefix.end(), all_far.begin(), all_far.end());
   tile.residual.insert(tile.residual.end(), all_near.begin(), all_near.end());
-  return tile;
 }
 
 template <class Item>
-EncodedTile encode_raw(const Source<Item>& source, Dtype dtype) {
-  const int64_t panels = (source.n_rows + kPanelRows - 1) / kPanelRows;
-  EncodedTile tile{std::vector<uint8_t>(panels * source.n_cols * kPanelRows * sizeof(Item)), {}, Codec::raw, dtype};
-  auto* out = reinterpret_cast<Item*>(tile.prefix.data());
-  for (int64_t row = 0; row < source.n_rows; ++row)
-    for (int64_t col = 0; col < source.n_cols; ++col)
-      out[((row / kPanelRows) * source.n_cols + col) * kPanelRows + row % kPanelRows] =
-          source.weights[row * source.row_stride + col];
-  return tile;
-}
-
-template <class Item>
-EncodedTile encode(const Source<Item>& source, Dtype dtype, Codec codec) {
-  if (codec == Codec::exact) {
-    const uint64_t panels = (source.n_rows + kPanelRows - 1) / kPanelRows;
-    EncodedTile tile = encode_exact(source, dtype);
-    if (tile.prefix.size() + tile.residual.size() < panels * source.n_cols * kPanelRows * sizeof(Item)) return tile;
-  }
-  return encode_raw(source, dtype);
+bool encode_if_smaller(const Weights& weights, EncodedTile* tile) {
+  const auto* items = reinterpret_cast<const Item*>(weights.data);
+  encode(Source<Item>{items, weights.row_stride, weights.n_rows, weights.n_cols}, tile);
+  const uint64_t panels = (weights.n_rows + kPanelRows - 1) / kPanelRows;
+  return tile->prefix.size() + tile->residual.size() < panels * weights.n_cols * kPanelRows * sizeof(Item);
 }
 
 }  // namespace
 
-EncodedTile encode_tile(const uint8_t* weights, int64_t row_stride, int64_t n_rows, int64_t n_cols, Dtype dtype,
-                        Codec codec) {
-  if (dtype != Dtype::f32)
-    return encode(Source<uint16_t>{reinterpret_cast<const uint16_t*>(weights), row_stride, n_rows, n_cols}, dtype,
-                  codec);
-  const auto* wide = reinterpret_cast<const uint32_t*>(weights);
-  uint32_t low_bits = 0;
-  for (int64_t row = 0; row < n_rows && (low_bits & 0xffff) == 0; ++row)
-    for (int64_t col = 0; col < n_cols; ++col) low_bits |= wide[row * row_stride + col];
-  if ((low_bits & 0xffff) != 0) return encode(Source<uint32_t>{wide, row_stride, n_rows, n_cols}, dtype, codec);
-  std::vector<uint16_t> narrow(n_rows * n_cols);
-  for (int64_t row = 0; row < n_rows; ++row)
-    for (int64_t col = 0; col < n_cols; ++col)
-      narrow[row * n_cols + col] = static_cast<uint16_t>(wide[row * row_stride + col] >> 16);
-  return encode(Source<uint16_t>{narrow.data(), n_cols, n_rows, n_cols}, Dtype::bf16, codec);
+bool encode_exact(const Weights& weights, EncodedTile* tile) {
+  return weights.dtype == Dtype::f32 ? encode_if_smaller<uint32_t>(weights, tile)
+                                     : encode_if_smaller<uint16_t>(weights, tile);
 }
 
 }  // namespace vx
