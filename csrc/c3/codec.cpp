@@ -54,7 +54,7 @@ FloatLayout float_layout(Dtype dtype) {
 }
 
 const TileCodec* find_codec(uint64_t id) {
-  static const TileCodec* const codecs[] = {&raw_codec(), &exact_codec()};
+  static const TileCodec* const codecs[] = {&raw_codec(), &exact_codec(), &int8_codec(), &int4_codec()};
   return id < std::size(codecs) ? codecs[id] : nullptr;
 }
 

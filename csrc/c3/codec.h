@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "c3/codec_exact.h"
+#include "c3/codec_int.h"
 #include "c3/tile.h"
 
 namespace vx {
@@ -22,10 +23,12 @@ struct EncodedTile {
   Dtype dtype;
 };
 
-// A lossless codec stores a tile raw that it would not make smaller; f32 that is upcast bf16 becomes bf16.
+// A lossless codec stores a tile raw that it would not make smaller; f32 that is upcast bf16 becomes bf16. int8 and
+// int4 store a tile raw that holds a weight that is not finite.
 EncodedTile encode_tile(const Weights& weights, Codec codec);
 
-// Writes the n_rows x n_cols bit patterns of a checked tile, row-major: uint16_t (bf16, f16) or uint32_t (f32).
+// Writes the n_rows x n_cols bit patterns of a checked tile, row-major: uint16_t (bf16, f16) or uint32_t (f32;
+// int8 and int4 decode to f32).
 void decode_tile(const TileView& tile, void* out);
 
 struct RawPanel {
@@ -39,6 +42,7 @@ struct PanelReader {
   union {
     RawPanel raw;
     ExactPanel exact;
+    IntPanel integer;  // int8 and int4
   };
 };
 

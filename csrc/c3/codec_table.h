@@ -23,6 +23,8 @@ struct TileCodec {
 
 const TileCodec& raw_codec();
 const TileCodec& exact_codec();
+const TileCodec& int8_codec();
+const TileCodec& int4_codec();
 
 // nullptr for an unknown id.
 const TileCodec* find_codec(uint64_t id);

@@ -112,7 +112,9 @@ class RowParser {
     e->codec = static_cast<Codec>(codec);
     e->dtype = static_cast<Dtype>(dtype);
     e->source_dtype = static_cast<Dtype>(source);
-    require(dtype == source || (e->source_dtype == Dtype::f32 && e->dtype == Dtype::bf16),
+    const bool integer = e->codec == Codec::int8 || e->codec == Codec::int4;
+    require(dtype == source || (e->source_dtype == Dtype::f32 && e->dtype == Dtype::bf16) ||
+                (integer && e->dtype == Dtype::f32),
             "dtype does not come from the source dtype");
   }
 

@@ -102,20 +102,31 @@ void paged_linear(ThreadPool& threads, Simd level, Pager& pager, const std::vect
   for (const Unit& unit : units)
     for (int64_t i = 0; i < unit.n_tiles; ++i) pins[unit.first_pin + i].expect(1);
 
+  IntRowsBuffer rows8, rows4;
+  for (const LinearPart& part : parts)
+    for (const TileEntry& tile : pager.matrix(part.handle).tiles) {
+      if (tile.codec == Codec::int8 && rows8.empty()) rows8.prepare(8, x, n_rows, in_features);
+      if (tile.codec == Codec::int4 && rows4.empty()) rows4.prepare(4, x, n_rows, in_features);
+    }
   const TileKernels& kernels = tile_kernels(level);
   std::atomic<bool> failed{false};
   auto compute = [&](const Unit& unit) {
     const LinearPart& part = parts[unit.part];
     const Matrix& matrix = pager.matrix(part.handle);
-    float* scratch = worker_scratch(kScratchFloats + n_rows * kPanelRows);
-    float* acc = scratch + kScratchFloats;
+    float* scratch = worker_scratch(kScratchFloats + 2 * n_rows * kPanelRows);
+    float* acc = scratch + kScratchFloats + n_rows * kPanelRows;
     std::memset(acc, 0, n_rows * kPanelRows * sizeof(float));
     for (int64_t i = 0; i < unit.n_tiles; ++i) {
       SharedPin& pin = pins[unit.first_pin + i];
       const TileEntry& tile = matrix.tiles[unit.first_tile + i];
       const TileView& view = pin.acquire(pager, part.handle, unit.first_tile + i, Access::sweep);
       PanelReader reader = open_panel(view, unit.panel, worker_panel());
-      kernels.multiply(reader, tile.n_cols, x + tile.col0, in_features, n_rows, acc, scratch);
+      if (tile.codec == Codec::int8 || tile.codec == Codec::int4)
+        kernels.multiply_integer(reader, tile.n_cols,
+                                 (tile.codec == Codec::int8 ? rows8 : rows4).rows().from_col(tile.col0), n_rows, acc,
+                                 scratch);
+      else
+        kernels.multiply(reader, tile.n_cols, x + tile.col0, in_features, n_rows, acc, scratch);
       pin.release();
     }
     for (int64_t m = 0; m < n_rows; ++m) {

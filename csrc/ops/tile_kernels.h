@@ -5,6 +5,7 @@
 
 #include "c3/codec.h"
 #include "common/cpu_features.h"
+#include "ops/int_rows.h"
 
 namespace vx {
 
@@ -19,6 +20,9 @@ struct TileKernels {
   // one reduction order. scratch: kScratchFloats.
   void (*multiply)(PanelReader& reader, int64_t n_cols, const float* x, int64_t x_stride, int64_t n_rows, float* acc,
                    float* scratch);
+  // The same for int8 and int4 tiles, whose order is in tile_int.inl.h. scratch: kScratchFloats and 64 floats a row.
+  void (*multiply_integer)(PanelReader& reader, int64_t n_cols, const IntRows& rows, int64_t n_rows, float* acc,
+                           float* scratch);
 };
 
 const TileKernels& tile_kernels(Simd level);

@@ -3,6 +3,7 @@
 
 #include "ops/tile_accumulate.inl.h"
 #include "ops/tile_exact.inl.h"
+#include "ops/tile_int.inl.h"
 #include "ops/tile_kernels.h"
 #include "ops/tile_raw.inl.h"
 
@@ -26,7 +27,19 @@ VX_INLINE void decode_chunk(PanelReader& reader, int64_t n_cols, float* out, Bet
   }
 }
 
-static void decode(PanelReader& reader, int64_t n_cols, float* out) { decode_chunk(reader, n_cols, out, Nothing{}); }
+static void decode(PanelReader& reader, int64_t n_cols, float* out) {
+  if (reader.codec == Codec::int8) return decode_int<8>(reader.integer, n_cols, out);
+  if (reader.codec == Codec::int4) return decode_int<4>(reader.integer, n_cols, out);
+  decode_chunk(reader, n_cols, out, Nothing{});
+}
+
+static void multiply_integer(PanelReader& reader, int64_t n_cols, const IntRows& rows, int64_t n_rows, float* acc,
+                             float* scratch) {
+  if (reader.codec == Codec::int8)
+    multiply_int<8>(reader.integer, n_cols, rows, n_rows, acc, scratch);
+  else
+    multiply_int<4>(reader.integer, n_cols, rows, n_rows, acc, scratch);
+}
 
 // One row: its four chains wait for each other's latency, so the next chunk is decoded between their steps.
 static void multiply_row(PanelReader& reader, int64_t n_cols, const float* x, float* acc, float* scratch) {
@@ -69,6 +82,6 @@ static void multiply(PanelReader& reader, int64_t n_cols, const float* x, int64_
   }
 }
 
-static constexpr TileKernels kTileKernels{decode, multiply};
+static constexpr TileKernels kTileKernels{decode, multiply, multiply_integer};
 
 }  // namespace vx::VX_SIMD_NS
