@@ -34,20 +34,47 @@ float widen(const Weights& weights, int64_t at) {
   return value;
 }
 
-float round_to(float value, float low, float high) { return std::clamp(std::nearbyint(value), low, high); }
+// To the nearest integer, ties to even, for |value| < 2^22; vectorises without SSE4.1.
+float round_even(float value) {
+  constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23
+  return (value + kMagic) - kMagic;
+}
+
+float clamp_to(float value, float low, float high) {
+  value = value > low ? value : low;
+  return value < high ? value : high;
+}
+
+float round_to(float value, float low, float high) { return round_even(clamp_to(value, low, high)); }
+
+// Four lanes at a time, which every target has: the search is the encoder's whole cost.
+typedef float Float4 __attribute__((vector_size(16)));
+
+Float4 nearest_u(Float4 value) {
+  const Float4 low = {0, 0, 0, 0}, high = {15, 15, 15, 15};
+  const Float4 magic = {12582912.0f, 12582912.0f, 12582912.0f, 12582912.0f};
+  value = value > low ? value : low;
+  value = value < high ? value : high;
+  return (value + magic) - magic;
+}
+
+Float4 load4(const Group& values, int i) {
+  Float4 out;
+  std::memcpy(&out, values.data() + i, sizeof out);
+  return out;
+}
+
+float sum4(Float4 v) { return (v[0] + v[1]) + (v[2] + v[3]); }
 
 // Sum of squared errors of a group at a scale and a zero, both as the decoder will see them.
 float error_at(const Group& values, float scale, float zero) {
   const float inverse = 1.0f / scale;
-  float sums[8] = {};
-  for (int i = 0; i < kGroupCols; ++i) {
-    const float u = std::min(std::max(std::nearbyint(values[i] * inverse + zero), 0.0f), 15.0f);
-    const float error = values[i] - scale * (u - zero);
-    sums[i % 8] += error * error;
+  Float4 sums = {0, 0, 0, 0};
+  for (int i = 0; i < kGroupCols; i += 4) {
+    const Float4 v = load4(values, i), error = v - scale * (nearest_u(v * inverse + zero) - zero);
+    sums += error * error;
   }
-  float sum = 0;
-  for (const float part : sums) sum += part;
-  return sum;
+  return sum4(sums);
 }
 
 float zero_step(float zero) { return round_to(zero / kInt4ZeroStep, 0.0f, 255.0f) * kInt4ZeroStep; }
@@ -59,12 +86,12 @@ struct Affine {
 // The zero that fits the u of a scale and zero best, by least squares.
 float refit_zero(const Group& values, float scale, float zero) {
   const float inverse = 1.0f / scale;
-  float sum = 0;
-  for (int i = 0; i < kGroupCols; ++i) {
-    const float v = values[i] * inverse;
-    sum += std::min(std::max(std::nearbyint(v + zero), 0.0f), 15.0f) - v;
+  Float4 sums = {0, 0, 0, 0};
+  for (int i = 0; i < kGroupCols; i += 4) {
+    const Float4 v = load4(values, i) * inverse;
+    sums += nearest_u(v + zero) - v;
   }
-  return zero_step(sum / kGroupCols);
+  return zero_step(sum4(sums) / kGroupCols);
 }
 
 // Searched, not taken from the extremes: clipping a few weights a little buys precision for all others.
@@ -121,7 +148,7 @@ void write_int8(const std::vector<Group>& groups, int64_t lane, uint8_t* panel) 
   std::memcpy(panel + 4 * lane, &unit, 4);
   for (size_t g = 0; g < groups.size(); ++g) {
     uint8_t* to = panel + kIntHeaderBytes + static_cast<int64_t>(g) * Layout::kGroupBytes;
-    const float byte = unit > 0 ? round_to(std::ceil(scales[g] / unit), 0.0f, 255.0f) : 0.0f;
+    const float byte = unit > 0 ? clamp_to(std::ceil(scales[g] / unit), 0.0f, 255.0f) : 0.0f;
     to[lane] = static_cast<uint8_t>(byte);
     const float scale = unit * byte;
     for (int i = 0; i < kGroupCols; ++i) {

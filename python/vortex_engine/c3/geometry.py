@@ -49,9 +49,11 @@ def tile_limit(matrices: Iterable[tuple[int, int, str]]) -> int:
     return min(MAX_TILE_BYTES - _ALIGNMENT_ALLOWANCE, int(packed_bytes / _LARGEST_SHARE))
 
 
-def groups(rows: int, cols: int, dtype: str, limit_bytes: int) -> Iterator[Group]:
-    """The tiles of a matrix in file order, in groups."""
-    tile_rows, tile_cols = _tile_shape(rows, cols, dtype, limit_bytes)
+def groups(
+    rows: int, cols: int, dtype: str, limit_bytes: int, *, split_cols: int = BLOCK_COLS
+) -> Iterator[Group]:
+    """The tiles of a matrix in file order, in groups; columns are split at multiples of `split_cols`."""
+    tile_rows, tile_cols = _tile_shape(rows, cols, dtype, limit_bytes, split_cols)
     n_splits = -(-cols // tile_cols)
     splits_together = min(n_splits, GROUP_TILES)
     group_rows = tile_rows * (GROUP_TILES // splits_together)
@@ -68,18 +70,18 @@ def groups(rows: int, cols: int, dtype: str, limit_bytes: int) -> Iterator[Group
             yield Group(row0, n_rows, col0, n_cols, tiles)
 
 
-def count_tiles(rows: int, cols: int, dtype: str, limit_bytes: int) -> int:
+def count_tiles(rows: int, cols: int, dtype: str, limit_bytes: int, *, split_cols: int = BLOCK_COLS) -> int:
     """Number of tiles of a matrix."""
-    tile_rows, tile_cols = _tile_shape(rows, cols, dtype, limit_bytes)
+    tile_rows, tile_cols = _tile_shape(rows, cols, dtype, limit_bytes, split_cols)
     return -(-rows // tile_rows) * -(-cols // tile_cols)
 
 
-def _tile_shape(rows: int, cols: int, dtype: str, limit_bytes: int) -> tuple[int, int]:
+def _tile_shape(rows: int, cols: int, dtype: str, limit_bytes: int, split_cols: int) -> tuple[int, int]:
     column_bytes = PANEL_ROWS * ITEM_BYTES[dtype]
     panel_bytes = column_bytes * align_up(cols, BLOCK_COLS)
     if panel_bytes <= limit_bytes:
         panels = min(limit_bytes // panel_bytes, -(-rows // PANEL_ROWS))
         return panels * PANEL_ROWS, cols
-    most_cols = max(BLOCK_COLS, limit_bytes // column_bytes // BLOCK_COLS * BLOCK_COLS)
+    most_cols = max(split_cols, limit_bytes // column_bytes // split_cols * split_cols)
     n_splits = -(-cols // most_cols)
-    return PANEL_ROWS, align_up(-(-cols // n_splits), BLOCK_COLS)
+    return PANEL_ROWS, align_up(-(-cols // n_splits), split_cols)

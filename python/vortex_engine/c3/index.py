@@ -17,6 +17,7 @@ from vortex_engine.c3.layout import (
     CODEC_IDS,
     DTYPE_NAMES,
     INDEX_COLUMNS,
+    LOSSY_CODECS,
     MAX_TILE_BYTES,
     PANEL_ROWS,
 )
@@ -107,7 +108,8 @@ def check_index(index: npt.NDArray[np.uint64], tiles_bytes: int) -> tuple[int, i
     _refuse(tiles.source_dtype != tiles.source_dtype[0], "its source dtype differs from the first tile's")
     _refuse(~np.isin(tiles.source_dtype, list(DTYPE_NAMES)), "unknown source dtype")
     upcast = (tiles.source_dtype == 3) & (tiles.dtype == 1)
-    _refuse((tiles.dtype != tiles.source_dtype) & ~upcast, "its dtype cannot come from its source dtype")
+    lossy = np.isin(tiles.codec, [CODEC_IDS[codec] for codec in LOSSY_CODECS]) & (tiles.dtype == 3)
+    _refuse((tiles.dtype != tiles.source_dtype) & ~upcast & ~lossy, "its dtype cannot come from its source dtype")
     return *_check_coverage(tiles), tiles
 
 

@@ -20,11 +20,18 @@ TILES_SUFFIX = ".c3"
 INDEX_SUFFIX = ".c3_index"
 INDEX_COLUMNS = 8
 
-CODEC_IDS = {"raw": 0, "exact": 1}
+CODEC_IDS = {"raw": 0, "exact": 1, "int8": 2, "int4": 3}
+LOSSY_CODECS = frozenset({"int8", "int4"})
+INT_GROUP_COLS = 32  # columns that share a scale; tiles of the lossy codecs start at a group
 DTYPE_IDS = {"bf16": 1, "f16": 2, "f32": 3}
 DTYPE_NAMES = {number: name for name, number in DTYPE_IDS.items()}
 ITEM_BYTES = {"bf16": 2, "f16": 2, "f32": 4}
 SAFETENSORS_DTYPES = {"BF16": "bf16", "F16": "f16", "F32": "f32"}  # what may become a matrix of tiles
+
+
+def split_cols(codec: str) -> int:
+    """What the first column of every tile of a codec is a multiple of."""
+    return INT_GROUP_COLS if codec in LOSSY_CODECS else BLOCK_COLS
 
 
 def shard_name(number: int, n_shards: int) -> str:

@@ -27,6 +27,7 @@ from vortex_engine.c3.layout import (
     MANIFEST_NAME,
     WEIGHT_MAP_NAME,
     quantization_config,
+    split_cols,
 )
 from vortex_engine.c3.manifest import build_manifest
 from vortex_engine.c3.partial import PartialDirectory
@@ -60,7 +61,7 @@ def pack(
     bad source removes it.
 
     Args:
-        codec: "exact" (lossless, about 11.2 bits a bf16 weight) or "raw".
+        codec: "exact" (lossless, about 11.4 bits a bf16 weight), "raw", or the lossy "int8" (8.3) and "int4" (4.5).
         threads: of the encoder; None for every core this process may use. The bytes written do not depend on it.
         max_shard_bytes: source bytes a shard file holds at most, unless one tensor has more.
         progress: called with (bytes done, bytes in all, tensor name) after every few tiles.
@@ -197,7 +198,8 @@ class _Packer:
 
     def _groups(self, tensor: SourceTensor) -> Iterator[Group]:
         rows, cols = tensor.shape
-        return groups(rows, cols, matrix_dtype(tensor), self.plan.tile_limit_bytes)
+        limit_bytes = self.plan.tile_limit_bytes
+        return groups(rows, cols, matrix_dtype(tensor), limit_bytes, split_cols=split_cols(self._codec))
 
     def _write_matrix(
         self,

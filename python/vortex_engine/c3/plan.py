@@ -20,6 +20,7 @@ from vortex_engine.c3.layout import (
     SAFETENSORS_DTYPES,
     TILES_SUFFIX,
     shard_name,
+    split_cols,
 )
 from vortex_engine.c3.safetensors_header import ELEMENT_BITS, reserve_bytes
 from vortex_engine.c3.source import Source, SourceTensor, is_embedding
@@ -28,6 +29,7 @@ _PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", 
 _LAYER = re.compile(r"(?:^|\.)[0-9]+\.")
 # The fewest bits a weight can take: nothing else may be promised before the weights are read.
 _LEAST_BITS = {"raw": {"bf16": 16, "f16": 16, "f32": 32}, "exact": {"bf16": 11, "f16": 14, "f32": 11}}
+_LEAST_BITS |= {codec: dict.fromkeys(_LEAST_BITS["raw"], bits) for codec, bits in {"int8": 8, "int4": 4}.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ def check_codec(codec: str) -> None:
 
 def _least_matrix_bytes(tensor: SourceTensor, codec: str, limit_bytes: int) -> int:
     (rows, cols), dtype = _shape(tensor), matrix_dtype(tensor)
-    n_tiles = count_tiles(rows, cols, dtype, limit_bytes)
+    n_tiles = count_tiles(rows, cols, dtype, limit_bytes, split_cols=split_cols(codec))
     return max(rows * cols * _LEAST_BITS[codec][dtype] // 8, n_tiles * ALIGNMENT) + n_tiles * INDEX_COLUMNS * 8
 
 

@@ -13,7 +13,7 @@ from vortex_engine import _native
 from vortex_engine.c3.files import write_all
 from vortex_engine.c3.geometry import Group
 from vortex_engine.c3.journal import MatrixRecord
-from vortex_engine.c3.layout import ALIGNMENT, DTYPE_IDS, INDEX_COLUMNS, INDEX_SUFFIX, PANEL_ROWS, TILES_SUFFIX
+from vortex_engine.c3.layout import ALIGNMENT, CODEC_IDS, DTYPE_IDS, INDEX_COLUMNS, INDEX_SUFFIX, PANEL_ROWS, TILES_SUFFIX
 from vortex_engine.c3.safetensors_header import TensorSpan, format_header
 from vortex_engine.c3.source import SourceTensor
 
@@ -70,7 +70,7 @@ class MatrixWriter:
                     0,
                 ]
             )
-            if codec:
+            if codec == CODEC_IDS["exact"]:
                 self._n_escapes += _count_escapes(prefix, n_rows)
         data = b"".join(parts)
         write_all(self._fd, data, self._offset + self._n_bytes)

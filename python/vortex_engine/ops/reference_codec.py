@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vortex_engine.ops.reference_integers import decode_integers
+
 __all__ = ["decode_tile", "encode_tile", "encode_tiles", "to_float32"]
 
 Patterns = NDArray[Any]
 EncodedTile = tuple[bytes, bytes, int, int]
 
-RAW, EXACT = 0, 1
+RAW, EXACT, INT8, INT4 = 0, 1, 2, 3
 BF16, F16, F32 = 1, 2, 3
 PANEL_ROWS, BLOCK_COLS, BLOCK_WEIGHTS = 64, 8, 512
 PREFIX_BLOCK_BYTES = 320
@@ -52,8 +54,8 @@ _LAYOUTS = {BF16: _Layout(8, 7), F16: _Layout(5, 10), F32: _Layout(8, 23)}
 
 
 def _layout(op: str, codec: int, dtype: int) -> _Layout:
-    if codec not in (RAW, EXACT):
-        raise ValueError(f"[{op}] codec must be 0 (raw) or 1 (exact), got {codec}")
+    if codec not in (RAW, EXACT, INT8, INT4):
+        raise ValueError(f"[{op}] codec must be 0 (raw), 1 (exact), 2 (int8) or 3 (int4), got {codec}")
     if dtype not in _LAYOUTS:
         raise ValueError(f"[{op}] dtype must be 1 (bf16), 2 (f16) or 3 (f32), got {dtype}")
     return _LAYOUTS[dtype]
@@ -82,6 +84,9 @@ def decode_tile(codec: int, dtype: int, n_rows: int, n_cols: int, prefix: bytes,
         _expect_sizes(prefix, residual, panels * n_cols * PANEL_ROWS * layout.item.itemsize, 0)
         columns = np.frombuffer(prefix, layout.item).reshape(panels, n_cols, PANEL_ROWS)
         return columns.transpose(0, 2, 1).reshape(-1, n_cols)[:n_rows].astype(layout.item)
+
+    if codec in (INT8, INT4):
+        return decode_integers(codec, dtype, n_rows, n_cols, prefix, residual)
 
     table_bytes, n_blocks = _table_bytes(panels), panels * blocks
     planes_end = table_bytes + n_blocks * PREFIX_BLOCK_BYTES
