@@ -98,7 +98,7 @@ def pack_matrix(tmp_path: Path) -> Callable[..., PackedMatrix]:
 
     def pack(rows: int, cols: int, dtype: int = 1, codec: int = 1, seed: int = 0) -> PackedMatrix:
         patterns = random_patterns(rows, cols, dtype, seed)
-        cut = cols // 16 * 8
+        cut = cols // 64 * 32
         columns = [(0, cols)] if cut == 0 else [(0, cut), (cut, cols - cut)]
         tiles = [(r, min(64, rows - r), c, n) for r in range(0, rows, 64) for c, n in columns]
         slab = np.frombuffer(patterns.tobytes(), np.uint8)

@@ -49,9 +49,7 @@ def tile_limit(matrices: Iterable[tuple[int, int, str]]) -> int:
     return min(MAX_TILE_BYTES - _ALIGNMENT_ALLOWANCE, int(packed_bytes / _LARGEST_SHARE))
 
 
-def groups(
-    rows: int, cols: int, dtype: str, limit_bytes: int, *, split_cols: int = BLOCK_COLS
-) -> Iterator[Group]:
+def groups(rows: int, cols: int, dtype: str, limit_bytes: int, *, split_cols: int = BLOCK_COLS) -> Iterator[Group]:
     """The tiles of a matrix in file order, in groups; columns are split at multiples of `split_cols`."""
     tile_rows, tile_cols = _tile_shape(rows, cols, dtype, limit_bytes, split_cols)
     n_splits = -(-cols // tile_cols)

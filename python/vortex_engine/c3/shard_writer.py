@@ -13,7 +13,15 @@ from vortex_engine import _native
 from vortex_engine.c3.files import write_all
 from vortex_engine.c3.geometry import Group
 from vortex_engine.c3.journal import MatrixRecord
-from vortex_engine.c3.layout import ALIGNMENT, CODEC_IDS, DTYPE_IDS, INDEX_COLUMNS, INDEX_SUFFIX, PANEL_ROWS, TILES_SUFFIX
+from vortex_engine.c3.layout import (
+    ALIGNMENT,
+    CODEC_IDS,
+    DTYPE_IDS,
+    INDEX_COLUMNS,
+    INDEX_SUFFIX,
+    PANEL_ROWS,
+    TILES_SUFFIX,
+)
 from vortex_engine.c3.safetensors_header import TensorSpan, format_header
 from vortex_engine.c3.source import SourceTensor
 
