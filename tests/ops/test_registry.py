@@ -11,9 +11,9 @@ from vortex_engine.ops import reference, registry
 
 def test_every_op_has_a_reference_and_a_native_implementation():
     for op in registry.OPS:
-        assert [impl.backend for impl in ops.implementations(op)] == ["cpu", "reference"]
+        assert [impl.backend for impl in ops.implementations(op)][:2] == ["cpu", "reference"]
         assert op in reference.__all__ and op in ops.__all__
-    assert len(ops.implementations()) == 2 * len(registry.OPS)
+    assert all(impl.backend in (*registry.BACKENDS, *registry.DEVICE_BACKENDS) for impl in ops.implementations())
 
 
 def test_select_takes_the_fastest_or_the_forced_one():

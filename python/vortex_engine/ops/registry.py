@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from vortex_engine.errors import BackendUnavailableError
-from vortex_engine.ops import cpu, reference
+from vortex_engine.ops import cpu, reference, triton
 
-__all__ = ["BACKENDS", "OPS", "Impl", "implementations", "select"]
+__all__ = ["BACKENDS", "DEVICE_BACKENDS", "OPS", "Impl", "implementations", "select"]
 
 OPS = (
     "paged_linear",
@@ -23,7 +23,8 @@ OPS = (
     "tile_decode",
     "tile_encode",
 )
-BACKENDS = ("cpu", "reference")  # fastest first
+BACKENDS = ("cpu", "reference")  # that have every op; fastest first
+DEVICE_BACKENDS = ("triton",)  # that have some ops and take weights from device memory; only by name
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ def _table() -> dict[str, tuple[Impl, ...]]:
         op: (
             Impl(op, "cpu", cpu.supports, cpu.BINDERS[op]),
             Impl(op, "reference", _reference_supports, _reference_bind(getattr(reference, op))),
+            *([Impl(op, "triton", triton.supports, triton.BINDERS[op])] if op in triton.BINDERS else []),
         )
         for op in OPS
     }
@@ -80,14 +82,15 @@ def select(op: str, backend: str | None = None, simd: str | None = None) -> Impl
     Raises:
         BackendUnavailableError: the forced backend or SIMD level cannot run here; the message says why.
     """
-    if backend is not None and backend not in BACKENDS:
-        raise BackendUnavailableError(f"backend {backend!r} is unknown; there are {', '.join(BACKENDS)}")
+    known = (*BACKENDS, *DEVICE_BACKENDS)
+    if backend is not None and backend not in known:
+        raise BackendUnavailableError(f"backend {backend!r} is unknown; there are {', '.join(known)}")
     reasons: list[str] = []
     for impl in implementations(op):
-        if backend is not None and impl.backend != backend:
+        if impl.backend != backend and (backend is not None or impl.backend in DEVICE_BACKENDS):
             continue
         reason = impl.supports(simd)
         if reason is None:
             return impl
         reasons.append(f"{impl.name}: {reason}")
-    raise BackendUnavailableError("; ".join(reasons))
+    raise BackendUnavailableError("; ".join(reasons) or f"{op} has no {backend} implementation")

@@ -1,0 +1,93 @@
+"""The triton backend in the registry, and its kernels through Triton's compiler for real GPUs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from vortex_engine.kernels import support
+
+from vortex_engine import errors, ops
+
+NEEDS_TRITON = pytest.mark.skipif(
+    support.find_spec("triton") is None, reason="triton is not installed: pip install 'vortex-engine[gpu]'"
+)
+
+
+def run(code: str, **environment: str) -> str:
+    clean = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=clean | environment
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_registry_lists_the_kernels_and_never_chooses_them_itself():
+    listed = {impl.name for impl in ops.implementations() if impl.backend == "triton"}
+    assert listed == {"paged_linear.triton", "tile_decode.triton"}
+    assert ops.select("tile_decode").backend == "cpu"
+    with pytest.raises(errors.BackendUnavailableError, match="has no SIMD levels, avx2 was forced"):
+        ops.select("tile_decode", "triton", "avx2")
+    with pytest.raises(errors.BackendUnavailableError, match="attend has no triton implementation"):
+        ops.select("attend", "triton")
+
+
+@pytest.mark.parametrize("missing", ["torch", "triton"])
+def test_a_missing_package_is_named(monkeypatch, missing):
+    monkeypatch.setattr(support, "find_spec", lambda name: None if name == missing else name)
+    with pytest.raises(errors.BackendUnavailableError, match=rf"{missing} is not installed: pip install"):
+        ops.select("tile_decode", "triton")
+
+
+@NEEDS_TRITON
+def test_forced_without_a_gpu_says_why():
+    code = (
+        "from vortex_engine import errors, ops\n"
+        "try: ops.make_context(threads=1)\n"
+        "except errors.BackendUnavailableError as error: print(error)\n"
+    )
+    wanted = "there is no CUDA device" if support.interpreted() else "has no triton implementation"
+    assert wanted in run(code, VORTEX_BACKEND="triton")
+    assert "embed_rows has no triton implementation" in run(code, VORTEX_BACKEND="triton", TRITON_INTERPRET="1")
+
+
+def test_the_base_package_loads_neither_torch_nor_triton():
+    code = (
+        "import sys; from vortex_engine import ops; import vortex_engine.kernels.support; "
+        "ops.make_context(threads=1); print([name for name in ('torch', 'triton') if name in sys.modules])"
+    )
+    assert run(code) == "[]"
+
+
+COMPILE = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from vortex_engine.kernels.paged_linear import SEGMENT_COLS, partial_kernel, sum_kernel
+from vortex_engine.kernels.tile_decode import tile_decode_kernel
+
+TYPES = dict(p_arena="*u8", p_strips="*i64", p_first_strip="*i32", p_starts="*i32", p_x="*fp32", p_partial="*fp32",
+             p_bias="*fp32", p_out="*fp32")
+FIELDS = dict(FIELDS=9, FIELD_COL0=6, FIELD_N_COLS=7, FIELD_VARIANT=8)
+
+def ptx(kernel, sm, types=TYPES, **constants):
+    kinds = {name: "constexpr" if name in constants else types.get(name, "i32") for name in kernel.arg_names}
+    source = ASTSource(kernel, kinds, constants)
+    return triton.compile(source, target=GPUTarget("cuda", sm, 32), options={"enable_fp_fusion": False}).asm["ptx"]
+
+ptx(tile_decode_kernel, 80, TYPES | {"p_out": "*i16"}, CODEC=1, DTYPE=1, FIELDS=9, BLOCKS=8)
+for sm, variants in ((80, 1 << 1 | 1 << 5), (90, 1 << 5)):
+    text = ptx(partial_kernel, sm, VARIANTS=variants, VARIANT_LIMIT=6, BLOCK_M=16, SEGMENT=SEGMENT_COLS, **FIELDS)
+    assert "fma.rn.f32" in text and "mul.f32" not in text and ".ftz" not in text
+assert "add.rn.f32" in ptx(sum_kernel, 80, HAS_BIAS=True, BLOCK_N=128)
+print("compiled")
+"""
+
+
+@NEEDS_TRITON
+def test_kernels_compile_for_gpus(tmp_path):
+    """Needs no GPU; says that the kernels compile to machine code and fuse only what is written fused."""
+    assert run(COMPILE, TRITON_CACHE_DIR=str(tmp_path)) == "compiled"
