@@ -41,6 +41,7 @@ py::dict counters(const Pager& pager) {
   out["total_bytes"] = c.total_bytes;
   out["n_tiles"] = c.n_tiles;
   out["n_resident_tiles"] = c.n_resident_tiles;
+  out["n_kept_prefixes"] = c.n_kept_prefixes;
   out["io_mode"] = c.io_mode == IoMode::direct ? "o_direct" : "buffered";
   return out;
 }

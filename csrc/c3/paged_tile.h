@@ -20,13 +20,16 @@ struct PagedTile {
   std::atomic<FastPath> fast{FastPath::locked};
   TileStatus status = TileStatus::absent;
   bool resident = false;
-  bool prefetched = false;  // the bytes here were read ahead and not used yet
-  bool charged = false;     // a resident tile's memory was filled once
+  bool prefix_kept = false;    // passes through a slot with its residual only: the prefix has memory of its own
+  bool prefix_loaded = false;  // and was read into it; it stays for ever
+  bool prefetched = false;     // the bytes here were read ahead and not used yet
+  bool charged = false;        // memory of its own was filled once
   int slot = -1;
   int matrix = -1;
   int64_t position = -1;  // in the sweep, or -1
   int64_t rank = -1;      // among the missing tiles of the sweep, or -1
-  uint8_t* memory = nullptr;
+  uint8_t* prefix = nullptr;
+  uint8_t* residual = nullptr;  // only of a tile that has one
 };
 
 }  // namespace vx

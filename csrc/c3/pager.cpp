@@ -2,11 +2,9 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdlib>
 
 #include "c3/paged_tile.h"
 #include "c3/tile_index.h"
-#include "common/crc32c.h"
 #include "common/errors.h"
 
 namespace vx {
@@ -17,10 +15,6 @@ constexpr int kMaxIoThreads = 64;
 void require(bool holds, const std::string& rule) {
   if (!holds) throw ArgumentError("[pager] " + rule);
 }
-
-struct FreeAligned {
-  void operator()(uint8_t* p) const { std::free(p); }
-};
 
 }  // namespace
 
@@ -107,7 +101,10 @@ int Pager::add_matrix(const std::string& name, int file, uint64_t base_offset, c
   const ShardFile& shard = *files_[file];
   TileIndex parsed = parse_tile_index(shard.path(), name, shard.bytes(), base_offset, index, n_tiles);
   const int64_t first_tile = static_cast<int64_t>(stored_bytes_.size());
-  for (const TileEntry& e : parsed.tiles) stored_bytes_.push_back(e.stored_bytes());
+  for (const TileEntry& e : parsed.tiles) {
+    stored_bytes_.push_back(e.stored_bytes());
+    prefix_bytes_.push_back(e.residual_bytes > 0 ? align_up(e.prefix_bytes) : 0);
+  }
   matrices_.push_back({name, file, parsed.rows, parsed.cols, std::move(parsed.tiles), first_tile});
   return static_cast<int>(matrices_.size()) - 1;
 }
@@ -149,7 +146,7 @@ void Pager::plan_residency(const std::vector<int>& sweep) {
   for (int handle : sweep)
     for (size_t i = 0; i < matrices_[handle].tiles.size(); ++i)
       order.push_back(matrices_[handle].first_tile + static_cast<int64_t>(i));
-  const ResidencyPlan plan = policy_->plan({budget_bytes_, stored_bytes_, order, prefetch_depth_});
+  const ResidencyPlan plan = policy_->plan({budget_bytes_, stored_bytes_, prefix_bytes_, order, prefetch_depth_});
 
   slot_bytes_ = plan.slot_bytes;
   ring_ = std::make_unique<Ring>(plan.n_slots);
@@ -162,10 +159,12 @@ void Pager::plan_residency(const std::vector<int>& sweep) {
       PagedTile& tile = tiles_[id];
       tile.matrix = static_cast<int>(handle);
       tile.resident = plan.resident[id];
-      if (!tile.resident) continue;
-      tile.memory = next;
-      next += stored_bytes_[id];
-      ++n_resident_tiles_;
+      tile.prefix_kept = plan.prefix_kept[id];
+      if (tile.resident || tile.prefix_kept) tile.prefix = next;
+      if (tile.resident && prefix_bytes_[id] > 0) tile.residual = next + prefix_bytes_[id];
+      next += own_bytes(static_cast<int64_t>(id));
+      n_resident_tiles_ += tile.resident;
+      n_kept_prefixes_ += tile.prefix_kept;
     }
   n_sweep_ = order.size();
   for (size_t i = 0; i < order.size(); ++i) {
@@ -185,14 +184,19 @@ void Pager::plan_residency(const std::vector<int>& sweep) {
   fill_left_ = fill_.size();
 }
 
-PinnedTile Pager::acquire(int handle, int64_t tile, Access access) {
+int64_t Pager::tile_id(int handle, int64_t tile) const {
   require(started_.load(std::memory_order_acquire), "acquire before start");
   const Matrix& m = matrix(handle);
   if (tile < 0 || tile >= static_cast<int64_t>(m.tiles.size()))
     throw ArgumentError("[pager] " + m.name + " has no tile " + std::to_string(tile));
-  PagedTile& t = tiles_[m.first_tile + tile];
+  return m.first_tile + tile;
+}
+
+PinnedTile Pager::acquire(int handle, int64_t tile, Access access) {
+  const int64_t id = tile_id(handle, tile);
+  PagedTile& t = tiles_[id];
   const FastPath fast = t.fast.load(std::memory_order_acquire);
-  if (fast == FastPath::locked) return acquire_slow(m.first_tile + tile, access);
+  if (fast == FastPath::locked) return acquire_slow(id, access);
   // close() sets closed_ and then waits for pins, so one of the two sees the other.
   t.pins.fetch_add(1);
   if (closed_.load()) {
@@ -201,6 +205,21 @@ PinnedTile Pager::acquire(int handle, int64_t tile, Access access) {
   }
   count_served(fast == FastPath::prefetched && t.fast.exchange(FastPath::ready) == FastPath::prefetched);
   return pinned(&t);
+}
+
+PinnedTile Pager::acquire_prefix(int handle, int64_t tile) {
+  const int64_t id = tile_id(handle, tile);
+  {
+    std::lock_guard lock(mutex_);
+    if (closed_) throw ArgumentError("[pager] is closed");
+    const PagedTile& t = tiles_[id];
+    if (t.prefix_kept && t.prefix_loaded) {
+      ++prefix_pins_;
+      count_served(false);
+      return PinnedTile(this, nullptr, {&matrix(handle).tiles[tile], t.prefix, nullptr});
+    }
+  }
+  return acquire(handle, tile, Access::lookup);
 }
 
 PinnedTile Pager::acquire_slow(int64_t id, Access access) {
@@ -298,94 +317,16 @@ void Pager::assign_slot(int64_t id) {
     ++evictions_;
   }
   if (ring_->touch(slot)) charge(slot_bytes_);
-  tiles_[id].slot = slot;
-  tiles_[id].memory = arena_.data() + static_cast<uint64_t>(slot) * slot_bytes_;
+  PagedTile& t = tiles_[id];
+  t.slot = slot;
+  uint8_t* memory = arena_.data() + static_cast<uint64_t>(slot) * slot_bytes_;
+  if (!t.prefix_kept) t.prefix = memory;
+  if (prefix_bytes_[id] > 0) t.residual = t.prefix_kept ? memory : memory + prefix_bytes_[id];
 }
 
 void Pager::charge(uint64_t bytes) {
   held_bytes_ += bytes;
   peak_bytes_ = std::max(peak_bytes_, held_bytes_);
-}
-
-void Pager::begin_loading(int64_t id, bool by_prefetch) {
-  PagedTile& t = tiles_[id];
-  t.status = TileStatus::loading;
-  t.prefetched = by_prefetch;
-  if (t.resident && !std::exchange(t.charged, true)) charge(stored_bytes_[id]);
-}
-
-std::exception_ptr Pager::load(int64_t id) {
-  const PagedTile& t = tiles_[id];
-  const Matrix& m = matrices_[t.matrix];
-  try {
-    read_checked(m, id - m.first_tile, t.memory, &bytes_read_);
-  } catch (...) {
-    return std::current_exception();
-  }
-  return nullptr;
-}
-
-void Pager::read_checked(const Matrix& m, int64_t tile, uint8_t* memory, std::atomic<uint64_t>* bytes_read) const {
-  const TileEntry& e = m.tiles[tile];
-  const ShardFile& file = *files_[m.file];
-  const auto corrupt = [&](uint64_t offset, const std::string& what) {
-    return CorruptTile(file.path(), m.name, tile, offset,
-                       file.path() + ": " + m.name + ", tile " + std::to_string(tile) + ", offset " +
-                           std::to_string(offset) + ": " + what);
-  };
-  const uint64_t prefix = align_up(e.prefix_bytes), residual = align_up(e.residual_bytes);
-  const auto read = [&](uint64_t offset, uint8_t* to, uint64_t capacity, uint64_t exact) {
-    const uint64_t got = file.read(offset, to, capacity, exact);
-    if (bytes_read != nullptr) *bytes_read += capacity;
-    if (got < exact) throw corrupt(offset, "the file ends inside the tile, it was truncated");
-  };
-  if (residual > 0 && e.residual_offset == e.prefix_offset + prefix) {
-    read(e.prefix_offset, memory, prefix + residual, prefix + e.residual_bytes);
-  } else {
-    read(e.prefix_offset, memory, prefix, e.prefix_bytes);
-    if (residual > 0) read(e.residual_offset, memory + prefix, residual, e.residual_bytes);
-  }
-  if (crc32c(memory, e.prefix_bytes) != e.prefix_crc) throw corrupt(e.prefix_offset, "wrong checksum of the prefix");
-  if (residual > 0 && crc32c(memory + prefix, e.residual_bytes) != e.residual_crc)
-    throw corrupt(e.residual_offset, "wrong checksum of the residual");
-  try {
-    check_tile({&e, memory, residual > 0 ? memory + prefix : nullptr});
-  } catch (const std::runtime_error& error) {
-    throw corrupt(e.prefix_offset, error.what());
-  }
-}
-
-void Pager::finish_loading(int64_t id, std::exception_ptr error) {
-  PagedTile& t = tiles_[id];
-  if (error) {
-    t.status = TileStatus::failed;
-    t.prefetched = false;
-    failures_[id] = std::move(error);
-    if (t.slot >= 0) ring_->clear(std::exchange(t.slot, -1));
-  } else {
-    t.status = TileStatus::ready;
-    if (t.resident) {
-      resident_bytes_ += stored_bytes_[id];
-      t.fast.store(std::exchange(t.prefetched, false) ? FastPath::prefetched : FastPath::ready,
-                   std::memory_order_release);
-    } else if (t.pins == 0 && !(*ring_)[t.slot].wanted) {
-      ring_->let_go(t.slot);
-    }
-  }
-  loaded_.notify_all();
-  slots_changed();
-}
-
-void Pager::throw_failure(int64_t id, bool has_pin) {
-  PagedTile& t = tiles_[id];
-  const std::exception_ptr error = failures_.at(id);
-  if (has_pin) --t.pins;
-  if (t.pins == 0) {
-    failures_.erase(id);
-    t.status = TileStatus::absent;
-    slots_changed();
-  }
-  std::rethrow_exception(error);
 }
 
 // Takes a pin for an acquire; the tile is ready, or loading for somebody.
@@ -405,11 +346,14 @@ PinnedTile Pager::pinned(PagedTile* t) {
   const int64_t id = t - tiles_.get();
   const Matrix& m = matrices_[t->matrix];
   const TileEntry& e = m.tiles[id - m.first_tile];
-  const uint8_t* residual = e.residual_bytes > 0 ? t->memory + align_up(e.prefix_bytes) : nullptr;
-  return PinnedTile(this, t, {&e, t->memory, residual});
+  return PinnedTile(this, t, {&e, t->prefix, t->residual});
 }
 
 void Pager::release(PagedTile* t) {
+  if (t == nullptr) {
+    --prefix_pins_;
+    return;
+  }
   if (t->resident) {
     t->pins.fetch_sub(1);
     return;
@@ -424,16 +368,6 @@ void Pager::release(PagedTile* t) {
 void Pager::slots_changed() {
   slots_.notify_all();
   io_work_.notify_all();
-}
-
-void Pager::verify(int handle) {
-  const Matrix& m = matrix(handle);
-  require(!started_ && !closed_, "verify is called before start");
-  uint64_t largest = 0;
-  for (const TileEntry& e : m.tiles) largest = std::max(largest, e.stored_bytes());
-  const std::unique_ptr<uint8_t, FreeAligned> buffer(static_cast<uint8_t*>(std::aligned_alloc(kAlignment, largest)));
-  if (!buffer) throw MachineFailure("[pager] out of memory");
-  for (size_t i = 0; i < m.tiles.size(); ++i) read_checked(m, static_cast<int64_t>(i), buffer.get(), nullptr);
 }
 
 Counters Pager::counters() const {
@@ -452,6 +386,7 @@ Counters Pager::counters() const {
   c.total_bytes = total_bytes();
   c.n_tiles = static_cast<int64_t>(stored_bytes_.size());
   c.n_resident_tiles = n_resident_tiles_;
+  c.n_kept_prefixes = n_kept_prefixes_;
   for (const auto& file : files_)
     if (file->mode() == IoMode::buffered) c.io_mode = IoMode::buffered;
   return c;
@@ -476,6 +411,7 @@ void Pager::close() {
   io_threads_.clear();
   for (size_t id = 0; tiles_ && id < stored_bytes_.size(); ++id)
     while (tiles_[id].pins != 0) std::this_thread::sleep_for(std::chrono::microseconds(100));
+  while (prefix_pins_ != 0) std::this_thread::sleep_for(std::chrono::microseconds(100));
   std::lock_guard lock(mutex_);
   arena_.release();
   held_bytes_ = resident_bytes_ = 0;

@@ -45,11 +45,12 @@ struct Counters {
   uint64_t bytes_compressed_read;  // read from disk, padding to 4096 included; verify() not counted
   uint64_t evictions;              // tiles replaced by another
   double stall_s;                  // time acquires waited for reads and slots, summed over threads
-  uint64_t resident_bytes;         // of resident tiles that were read
-  uint64_t held_bytes;             // memory filled: resident tiles and whole slots
+  uint64_t resident_bytes;         // of resident tiles and kept prefixes that were read
+  uint64_t held_bytes;             // memory filled: resident tiles, kept prefixes and whole slots
   uint64_t peak_bytes;             // largest held_bytes
   uint64_t budget_bytes, total_bytes;
   int64_t n_tiles, n_resident_tiles;  // all; those the plan keeps once they are read
+  int64_t n_kept_prefixes;            // tiles of which it keeps the prefix only
   IoMode io_mode;                     // buffered when any file is
 };
 
@@ -73,6 +74,7 @@ class PinnedTile {
 
  private:
   friend class Pager;
+  // tile: null for a pin of a kept prefix alone.
   PinnedTile(Pager* pager, PagedTile* tile, const TileView& view) : pager_(pager), tile_(tile), view_(view) {}
 
   Pager* pager_;
@@ -81,7 +83,8 @@ class PinnedTile {
 };
 
 // States of a tile, all changed under Pager::mutex_. A tile is resident (own memory for ever) or passes through a slot
-// of the ring; only the latter can be evicted.
+// of the ring; only the latter can be evicted. Where the plan keeps its prefix, the first read puts that into memory of
+// its own, where it stays; the slot, the later reads and the states below are then about the residual.
 //   1 absent   no bytes here
 //   2 loading  one thread reads it, without the lock; pins may already be counted for those who wait
 //   3 ready    bytes are checked and do not change; pins == 0
@@ -126,6 +129,9 @@ class Pager {
   void start(const std::vector<int>& sweep);
 
   PinnedTile acquire(int handle, int64_t tile, Access access);
+  // For a low-precision copy: the view has no residual, and nothing is read or waited for, where the prefix is kept and
+  // was read before; otherwise this is a lookup of the whole tile. Counts as a hit.
+  PinnedTile acquire_prefix(int handle, int64_t tile);
 
   Counters counters() const;
   void reset_counters();  // peak_bytes starts again at held_bytes
@@ -137,6 +143,7 @@ class Pager {
   class StallTimer;
 
   void plan_residency(const std::vector<int>& sweep);
+  int64_t tile_id(int handle, int64_t tile) const;
   PinnedTile acquire_slow(int64_t id, Access access);
   PinnedTile load_on_demand(int64_t id, Access access, std::unique_lock<std::mutex>* lock);
   PinnedTile pinned(PagedTile* tile);
@@ -146,12 +153,16 @@ class Pager {
   bool take_slot_on_demand(int64_t id, Access access, Wait* wait);
   void assign_slot(int64_t id);
   void charge(uint64_t bytes);
+  void slots_changed();
+
+  // loading.cpp
   void begin_loading(int64_t id, bool by_prefetch);
+  uint64_t own_bytes(int64_t id) const;
   std::exception_ptr load(int64_t id);
-  void read_checked(const Matrix& matrix, int64_t tile, uint8_t* memory, std::atomic<uint64_t>* bytes_read) const;
+  void read_checked(const Matrix& matrix, int64_t tile, uint8_t* prefix, uint8_t* residual, bool has_prefix,
+                    std::atomic<uint64_t>* bytes_read) const;
   void finish_loading(int64_t id, std::exception_ptr error);
   [[noreturn]] void throw_failure(int64_t id, bool has_pin);
-  void slots_changed();
 
   // prefetch.cpp
   void note_use(int64_t id);
@@ -170,6 +181,7 @@ class Pager {
   std::vector<std::unique_ptr<ShardFile>> files_;
   std::deque<Matrix> matrices_;         // a deque: TileView points into it
   std::vector<uint64_t> stored_bytes_;  // by tile id
+  std::vector<uint64_t> prefix_bytes_;  // by tile id, stored; 0 for a tile that has no residual
 
   // Written by start() and read-only after it.
   std::atomic<bool> started_{false};
@@ -177,7 +189,7 @@ class Pager {
   Arena arena_;
   uint64_t slot_bytes_ = 0;
   uint64_t n_sweep_ = 0;  // tiles
-  int64_t n_resident_tiles_ = 0;
+  int64_t n_resident_tiles_ = 0, n_kept_prefixes_ = 0;
   int max_wanted_ = 0;
   std::unique_ptr<PagedTile[]> tiles_;
   std::vector<int64_t> missing_;  // non-resident tiles of the sweep, in order: rank -> tile
@@ -196,6 +208,7 @@ class Pager {
   std::unordered_map<int64_t, std::exception_ptr> failures_;
   int n_inside_ = 0;  // threads in acquire_slow
   uint64_t held_bytes_ = 0, peak_bytes_ = 0, resident_bytes_ = 0;
+  int64_t n_filled_ = 0;  // resident tiles that were read
   uint64_t evictions_ = 0;
 
   std::atomic<bool> closed_{false};
@@ -204,6 +217,7 @@ class Pager {
   alignas(64) std::atomic<uint64_t> hits_{0};
   alignas(64) std::atomic<uint64_t> prefetch_hits_{0};
   std::atomic<uint64_t> page_faults_{0}, bytes_read_{0}, stall_ns_{0};
+  std::atomic<int64_t> prefix_pins_{0};
 };
 
 }  // namespace vx

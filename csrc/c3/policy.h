@@ -14,15 +14,17 @@ constexpr int kMinSlots = 3;  // one being computed on, one being read, one for 
 struct PlanInput {
   uint64_t budget_bytes;                      // >= minimum_budget(stored_bytes)
   const std::vector<uint64_t>& stored_bytes;  // by tile id
+  const std::vector<uint64_t>& prefix_bytes;  // by tile id, stored; 0 for a tile that has no residual
   const std::vector<int64_t>& sweep;          // tile ids in sweep order; a tile not in it is only looked up
   int prefetch_depth;
 };
 
 struct ResidencyPlan {
-  std::vector<bool> resident;   // by tile id: stays once it was read
-  uint64_t resident_bytes = 0;  // their stored bytes
-  int n_slots = 0;              // slots that all other tiles pass through; 0 when every tile is resident
-  uint64_t slot_bytes = 0;      // the largest tile
+  std::vector<bool> resident;     // by tile id: stays once it was read
+  std::vector<bool> prefix_kept;  // by tile id: not resident, but its prefix stays; only the residual takes a slot
+  uint64_t resident_bytes = 0;    // stored bytes of resident tiles and kept prefixes
+  int n_slots = 0;                // slots that all other bytes pass through; 0 when every tile is resident
+  uint64_t slot_bytes = 0;        // the most that any tile puts into a slot
   bool prefetch = true;
 };
 
@@ -34,7 +36,9 @@ class Policy {
 };
 
 // stable: a fixed subset, spread evenly over the sweep, stays; the rest streams through a small prefetched ring. On a
-// cyclic scan this hits the budget's fraction, which is optimal, where LRU hits nothing.
+// cyclic scan this hits the budget's fraction, which is optimal, where LRU hits nothing. Where the budget holds every
+// prefix of the sweep, they all stay and only residuals stream: slots are about half as large, so that the ring costs
+// little even near the full budget, and the resident prefixes are a low-precision copy of the model.
 // lru: the whole budget is slots, the least recently used one is replaced, nothing is prefetched.
 std::unique_ptr<Policy> make_policy(PolicyKind kind);
 

@@ -38,7 +38,7 @@ void Pager::resync(int64_t id, uint64_t turn) {
   cursor_->jump_behind(turn);
   anchor_turn_ = turn;
   anchor_position_ = static_cast<uint64_t>(tiles_[id].position);
-  if (resident_bytes_ < arena_.bytes() - static_cast<uint64_t>(ring_->size()) * slot_bytes_) {
+  if (n_filled_ < n_resident_tiles_) {
     fill_left_ = fill_.size();
     const auto at = std::lower_bound(fill_.begin(), fill_.end(), tiles_[id].position,
                                      [&](int64_t fill, int64_t position) { return tiles_[fill].position < position; });

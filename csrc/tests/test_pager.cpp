@@ -14,6 +14,7 @@
 #include "c3/policy.h"
 #include "common/errors.h"
 #include "tests/check.h"
+#include "tests/pager_runs.h"
 #include "tests/tile_files.h"
 
 namespace {
@@ -22,85 +23,10 @@ using vx::Access;
 using vx::Counters;
 using vx::Pager;
 using vx::PolicyKind;
-using vx::test::make_model;
-using vx::test::TileFile;
-
-// Ends the process when a test hangs: a deadlock must not look like patience.
-class Watchdog {
- public:
-  explicit Watchdog(int seconds = 120) {
-    thread_ = std::thread([this, seconds] {
-      std::unique_lock lock(mutex_);
-      if (ended_.wait_for(lock, std::chrono::seconds(seconds), [this] { return done_; })) return;
-      std::fprintf(stderr, "FAIL a test hangs\n");
-      std::_Exit(3);
-    });
-  }
-  ~Watchdog() {
-    {
-      std::lock_guard lock(mutex_);
-      done_ = true;
-    }
-    ended_.notify_all();
-    thread_.join();
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable ended_;
-  bool done_ = false;
-  std::thread thread_;
-};
+using namespace vx::test;
 
 const std::vector<int> kSweep = {0, 1, 2, 3, 4, 5};
 constexpr int kEmbedding = 6;
-
-uint64_t minimum_budget(const TileFile& file) {
-  Pager probe(1, PolicyKind::stable, 4, 1);
-  file.add_to(&probe);
-  return probe.minimum_budget();
-}
-
-uint64_t total_bytes(const TileFile& file) {
-  Pager probe(1, PolicyKind::stable, 4, 1);
-  file.add_to(&probe);
-  return probe.total_bytes();
-}
-
-void check_sums(const Pager& pager, uint64_t n_acquired) {
-  const Counters c = pager.counters();
-  VX_CHECK_EQ(c.hits + c.prefetch_hits + c.page_faults, n_acquired);
-  VX_CHECK(c.held_bytes <= c.budget_bytes);
-  VX_CHECK(c.peak_bytes <= c.budget_bytes);
-  VX_CHECK(c.resident_bytes <= c.held_bytes);
-  VX_CHECK(c.held_bytes <= c.peak_bytes);
-}
-
-std::vector<std::pair<int, int64_t>> sweep_steps(const TileFile& file, const std::vector<int>& sweep) {
-  std::vector<std::pair<int, int64_t>> steps;
-  for (int handle : sweep)
-    for (int64_t t = 0; t < const_cast<TileFile&>(file).matrices()[handle].n_tiles(); ++t) steps.push_back({handle, t});
-  return steps;
-}
-
-// One sweep by n_threads workers that take steps in order, as the kernels do. Returns the number of acquires.
-uint64_t run_sweep(const TileFile& file, Pager* pager, const std::vector<int>& sweep, int n_threads) {
-  const auto steps = sweep_steps(file, sweep);
-  std::atomic<size_t> next{0};
-  std::atomic<int> wrong{0};
-  const auto work = [&] {
-    for (size_t i; (i = next++) < steps.size();) {
-      const vx::PinnedTile pin = pager->acquire(steps[i].first, steps[i].second, Access::sweep);
-      if (!file.equal(steps[i].first, steps[i].second, pin.view())) ++wrong;
-    }
-  };
-  std::vector<std::thread> threads;
-  for (int i = 1; i < n_threads; ++i) threads.emplace_back(work);
-  work();
-  for (auto& t : threads) t.join();
-  VX_CHECK_EQ(wrong.load(), 0);
-  return steps.size();
-}
 
 VX_TEST(sweeps_serve_the_right_bytes_at_every_budget) {
   const Watchdog watchdog;
@@ -149,57 +75,6 @@ VX_TEST(random_access_stays_inside_the_budget) {
       }
 }
 
-VX_TEST(cyclic_sweeps_hit_what_the_plan_keeps) {
-  const Watchdog watchdog;
-  TileFile file;
-  for (int i = 0; i < 5; ++i) file.add({64 * 20, 128, 1});
-  file.write();
-  const std::vector<int> sweep = {0, 1, 2, 3, 4};
-  const uint64_t total = total_bytes(file), tile = total / 100;
-  for (int percent : {10, 25, 50, 75, 95}) {
-    Pager pager(total * percent / 100, PolicyKind::stable, 4, 2);
-    file.add_to(&pager);
-    pager.start(sweep);
-    run_sweep(file, &pager, sweep, 1);
-    pager.reset_counters();
-    for (int i = 0; i < 4; ++i) run_sweep(file, &pager, sweep, 1);
-    const Counters c = pager.counters();
-    const uint64_t kept = c.n_resident_tiles, missing = 100 - kept, n_read = c.bytes_compressed_read / tile;
-    // All slots but a sixteenth of the budget and the least ring are resident.
-    VX_CHECK(kept + 3 + percent / 16 >= static_cast<uint64_t>(percent));
-    // Every other tile was read once a sweep, but for what was read ahead before and after. Where the ring holds all of
-    // them they stay, too.
-    const bool streams = missing > 9;
-    VX_CHECK(streams ? c.hits == 4 * kept : c.hits >= 4 * kept);
-    VX_CHECK(n_read <= 4 * missing + 8 && (!streams || n_read + 8 >= 4 * missing));
-    VX_CHECK_EQ(c.page_faults, 0u);
-    VX_CHECK_EQ(c.resident_bytes, kept * tile);
-  }
-}
-
-VX_TEST(lru_misses_every_tile_of_a_cyclic_sweep) {
-  const Watchdog watchdog;
-  TileFile file;
-  file.add({64 * 40, 128, 1});
-  file.write();
-  const uint64_t total = total_bytes(file);
-  Pager pager(total * 9 / 10, PolicyKind::lru, 4, 2);
-  file.add_to(&pager);
-  pager.start({0});
-  for (int i = 0; i < 3; ++i) run_sweep(file, &pager, {0}, 1);
-  const Counters c = pager.counters();
-  VX_CHECK_EQ(c.hits + c.prefetch_hits, 0u);
-  VX_CHECK_EQ(c.page_faults, 120u);
-  VX_CHECK_EQ(c.evictions, 120u - 36u);
-  VX_CHECK_EQ(c.bytes_compressed_read, 3 * total);
-  // What was used last is still there, the tile before the oldest kept one is not.
-  static_cast<void>(pager.acquire(0, 39, Access::lookup));
-  static_cast<void>(pager.acquire(0, 4, Access::lookup));
-  VX_CHECK_EQ(pager.counters().hits, 2u);
-  static_cast<void>(pager.acquire(0, 3, Access::lookup));
-  VX_CHECK_EQ(pager.counters().page_faults, 121u);
-}
-
 VX_TEST(everything_fits) {
   const Watchdog watchdog;
   const auto file = make_model();
@@ -220,23 +95,6 @@ VX_TEST(everything_fits) {
     c = pager.counters();
     VX_CHECK_EQ(c.hits, n);
     VX_CHECK_EQ(c.bytes_compressed_read, 0u);
-  }
-}
-
-VX_TEST(missing_tiles_are_spread_evenly) {
-  std::vector<uint64_t> stored(200, 8192);
-  std::vector<int64_t> sweep(200);
-  for (int64_t i = 0; i < 200; ++i) sweep[i] = i;
-  const auto policy = vx::make_policy(PolicyKind::stable);
-  for (uint64_t percent : {20, 40, 60, 90}) {
-    const vx::ResidencyPlan plan = policy->plan({200 * 8192 * percent / 100, stored, sweep, 4});
-    VX_CHECK(plan.resident_bytes + plan.n_slots * plan.slot_bytes <= 200 * 8192 * percent / 100);
-    const double share = static_cast<double>(plan.resident_bytes) / (200 * 8192);
-    double kept = 0;
-    for (int i = 0; i < 200; ++i) {
-      kept += plan.resident[i];
-      VX_CHECK(std::abs(kept - share * (i + 1)) <= 1.0);
-    }
   }
 }
 

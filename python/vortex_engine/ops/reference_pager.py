@@ -182,6 +182,7 @@ class ReferencePager:
             "total_bytes": self.total_bytes(),
             "n_tiles": sum(len(matrix.index) for matrix in self._matrices),
             "n_resident_tiles": 0,
+            "n_kept_prefixes": 0,
             "io_mode": "buffered",
         }
 
