@@ -80,4 +80,5 @@ PYBIND11_MODULE(_native, m) {
   vx::bind_codec(m);
   vx::bind_pager(m);
   vx::bind_small_ops(m);
+  vx::bind_verify(m);
 }

@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,13 @@ class Pager:
     def reset_counters(self) -> None: ...
     def close(self) -> None: ...
 
+def verify_shard(
+    path: str,
+    file_bytes: int,
+    matrices: Sequence[tuple[str, int, NDArray[np.uint64]]],
+    threads: int,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[int, str, list[tuple[str, int | None, int, str]]]: ...
 def simd_levels() -> list[str]: ...
 def crc32c(buffer: Buffer, crc: int = 0) -> int: ...
 def encode_tiles(

@@ -5,23 +5,18 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vortex_engine import _native
-from vortex_engine.c3.directory import C3Directory, C3Matrix, open_directory, read_config, read_shard
+from vortex_engine.c3.directory import open_directory, read_config, read_shard
 from vortex_engine.c3.files import write_atomically
 from vortex_engine.c3.layout import CODEC_IDS, FORMAT, INDEX_COLUMNS, MANIFEST_NAME
 from vortex_engine.c3.manifest import Manifest, read_manifest, seal_file
 from vortex_engine.c3.plan import tensor_class
 from vortex_engine.c3.report import ClassSizes, sum_classes
 from vortex_engine.c3.source import copied_names
+from vortex_engine.c3.survey import Progress, Survey, survey_directory
 from vortex_engine.errors import MachineError
-
-_VERIFY_BUDGET_BYTES = 64 << 20
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +39,13 @@ class InspectReport:
     bits_per_weight: float
     classes: dict[str, ClassSizes]
     verified: bool
+    verify: Survey | None  # the check that `verified` speaks of
 
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
         document = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
-        return {**document, "classes": {name: sizes.to_dict() for name, sizes in self.classes.items()}}
+        classes = {name: sizes.to_dict() for name, sizes in self.classes.items()}
+        return {**document, "classes": classes, "verify": None if self.verify is None else self.verify.to_dict()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +63,26 @@ class ResealReport:
 
 
 def inspect_directory(
-    path: str | os.PathLike[str], *, verify: bool = False, progress: Progress | None = None
+    path: str | os.PathLike[str],
+    *,
+    verify: bool = False,
+    progress: Progress | None = None,
+    survey: Survey | None = None,
 ) -> InspectReport:
     """Open a packed model and describe it; `verify` also reads every tile and checks its checksum and structure.
 
     Args:
-        progress: called with (bytes verified, bytes in all, matrix name) after every matrix.
+        progress: called with (bytes of shards verified, bytes in all, shard name).
+        survey: the full check, where the caller has made it just now.
 
     Raises:
-        As `open_directory`; CorruptTileError also names the tile.
+        As `open_directory`; CorruptTileError also names the tile. `survey_directory` lists all damage instead.
     """
+    if verify and survey is None:
+        survey = survey_directory(path, progress=progress)
+    if survey is not None:
+        survey.require_intact()
     directory = open_directory(path)
-    if verify:
-        _verify_tiles(directory, progress)
     matrices = directory.matrices.values()
     parts = [(tensor_class(m.name), m.rows * m.cols, m.n_bytes + 8 * INDEX_COLUMNS * m.n_tiles) for m in matrices]
     parts += [("other", math.prod(tensor.shape), tensor.n_bytes) for tensor in directory.tensors.values()]
@@ -102,7 +106,8 @@ def inspect_directory(
         weights=weights,
         bits_per_weight=8 * n_bytes / weights if weights else 0.0,
         classes=sum_classes(parts),
-        verified=verify,
+        verified=survey is not None,
+        verify=survey,
     )
 
 
@@ -133,23 +138,3 @@ def reseal(path: str | os.PathLike[str]) -> ResealReport:
         added=tuple(sorted(names - set(old.files))),
         removed=tuple(sorted(set(old.files) - names)),
     )
-
-
-def _verify_tiles(directory: C3Directory, progress: Progress | None) -> None:
-    pager = _native.Pager(_VERIFY_BUDGET_BYTES)
-    try:
-        files: dict[Path, int] = {}
-        handles: list[tuple[C3Matrix, int]] = []
-        for matrix in directory.matrices.values():
-            if matrix.shard not in files:
-                files[matrix.shard] = pager.add_file(os.fspath(matrix.shard))
-            handle = pager.add_matrix(matrix.name, files[matrix.shard], matrix.base_offset, matrix.index)
-            handles.append((matrix, handle))
-        done_bytes = 0
-        for matrix, handle in handles:
-            pager.verify(handle)
-            done_bytes += matrix.n_bytes
-            if progress is not None:
-                progress(done_bytes, directory.compressed_bytes, matrix.name)
-    finally:
-        pager.close()
