@@ -90,11 +90,16 @@ def test_lies_under_a_valid_seal(packed, lie):
         open_directory(packed)
 
 
-@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
-def test_manifest_without_a_needed_file(packed, name):
-    forge(packed, lambda document: document["files"].pop(name))
-    with pytest.raises(ModelConfigError, match=name):
+def test_manifest_without_a_needed_file(packed):
+    forge(packed, lambda document: document["files"].pop("config.json"))
+    with pytest.raises(ModelConfigError, match=r"config\.json"):
         open_directory(packed)
+
+
+def test_a_tokenizer_that_the_manifest_does_not_name_is_not_there(packed):
+    forge(packed, lambda document: document["files"].pop("tokenizer.json"))
+    assert (packed / "tokenizer.json").is_file()
+    assert open_directory(packed).tokenizer_path is None
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"{", b"\xff", b"[" * 100_000, b'{"format": 1}', b'{"format": NaN}'])

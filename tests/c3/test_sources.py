@@ -141,7 +141,7 @@ def test_pickles_are_refused_with_the_conversion(write_source, small_model, tmp_
     refuse(source, tmp_path, f"pytorch_model{suffix}", call)
 
 
-@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_missing_files(write_source, small_model, tmp_path, name):
     source = write_source(small_model)
     (source / name).unlink()

@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -71,7 +72,7 @@ class C3Directory:
     codec: str
     config: dict[str, object]
     generation_config: dict[str, object] | None
-    tokenizer_path: Path
+    tokenizer_path: Path | None  # None: the checkpoint had no tokenizer.json
     matrices: dict[str, C3Matrix]  # in file order, which is the order of a forward pass
     tensors: dict[str, C3Tensor]
     packed_bytes: int  # of every file the manifest names
@@ -107,7 +108,7 @@ def open_directory(path: str | os.PathLike[str]) -> C3Directory:
     """Open a packed model and check its manifest, files, headers, indices and ordinary tensors.
 
     Raises:
-        ModelConfigError: it is not a packed model, or lacks its configuration or tokenizer.
+        ModelConfigError: it is not a packed model, or lacks its configuration.
         TileVersionError: an unknown format number.
         CorruptTileError: something is not what was packed; names file and tensor.
         MachineError: it cannot be read.
@@ -117,10 +118,6 @@ def open_directory(path: str | os.PathLike[str]) -> C3Directory:
     for name, seal in manifest.files.items():
         check_file(directory / name, seal)
     config = read_config(directory, manifest)
-    if TOKENIZER_NAME not in manifest.files:
-        raise ModelConfigError(
-            f"[open] {directory} has no {TOKENIZER_NAME}; put it back and use: vortex inspect --reseal"
-        )
     generation_config = None
     if GENERATION_CONFIG_NAME in manifest.files:
         generation_config = _read_object(directory / GENERATION_CONFIG_NAME)
@@ -141,11 +138,22 @@ def open_directory(path: str | os.PathLike[str]) -> C3Directory:
         codec=manifest.codec,
         config=config,
         generation_config=generation_config,
-        tokenizer_path=directory / TOKENIZER_NAME,
+        tokenizer_path=directory / TOKENIZER_NAME if TOKENIZER_NAME in manifest.files else None,
         matrices=matrices,
         tensors=tensors,
         packed_bytes=packed_bytes,
     )
+
+
+def add_matrices(directory: C3Directory, pager: Any) -> dict[str, int]:
+    """Make every matrix known to a pager that is not started yet; name -> handle."""
+    files: dict[Path, int] = {}
+    handles: dict[str, int] = {}
+    for name, matrix in directory.matrices.items():
+        if matrix.shard not in files:
+            files[matrix.shard] = pager.add_file(str(matrix.shard))
+        handles[name] = pager.add_matrix(name, files[matrix.shard], matrix.base_offset, matrix.index)
+    return handles
 
 
 def read_config(directory: Path, manifest: Manifest) -> dict[str, object]:

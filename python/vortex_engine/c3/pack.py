@@ -65,7 +65,7 @@ def pack(
         threads: of the encoder; None for every core this process may use. The bytes written do not depend on it.
         max_shard_bytes: source bytes a shard file holds at most, unless one tensor has more.
         progress: called with (bytes done, bytes in all, tensor name) after every few tiles.
-        check_config: raises for a `config.json` that could not be run, before anything is written.
+        check_config: called with `config.json` before anything is written; what it raises ends the packing.
 
     Raises:
         TargetExistsError: `dst` exists.

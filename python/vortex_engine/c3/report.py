@@ -89,6 +89,7 @@ class PackReport:
     escape_share: float  # of the matrices' weights
     classes: dict[str, ClassSizes]
     dropped: dict[str, str] = field(default_factory=lambda: {})  # tensor -> why it is not in the packed model
+    transformers_only: str | None = None  # why the engine itself does not run it; None when it does
 
     def to_dict(self) -> dict[str, object]:
         """For JSON."""

@@ -17,7 +17,6 @@ from vortex_engine.c3.layout import (
     INDEX_SUFFIX,
     SAFETENSORS_DTYPES,
     TILES_SUFFIX,
-    TOKENIZER_NAME,
     WEIGHT_MAP_NAME,
 )
 from vortex_engine.c3.safetensors_header import Header, HeaderError, read_header
@@ -89,11 +88,6 @@ def open_source(path: Path) -> Source:
         raise ModelConfigError(f"[pack] {path} is not a directory; give the directory of a Hugging Face checkpoint")
     shards = _shard_files(path)
     config = read_json_object(path / CONFIG_NAME, "download it from where the checkpoint came from")
-    if not (path / TOKENIZER_NAME).is_file():
-        raise ModelConfigError(
-            f"[pack] {path} has no {TOKENIZER_NAME}; download it, or make it with "
-            f'AutoTokenizer.from_pretrained("{path}").save_pretrained("{path}")'
-        )
     if "quantization_config" in config:
         raise ModelConfigError(
             f"[pack] {path / CONFIG_NAME} has a quantization_config: the weights are quantised or packed already; "

@@ -61,6 +61,8 @@ def pack(
     )
     for name, reason in report.dropped.items():
         note(f"left out: {name}: {reason}")
+    if report.transformers_only is not None:
+        note(f"runs with transformers only (import vortex_engine.hf): {report.transformers_only}")
     if report.resumed_bytes:
         note(f"went on after {format_bytes(report.resumed_bytes)} that an earlier run had packed")
     note(

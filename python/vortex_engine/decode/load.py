@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vortex_engine import ops
-from vortex_engine.c3.directory import C3Directory, open_directory
+from vortex_engine.c3.directory import C3Directory, add_matrices, open_directory
 from vortex_engine.decode.options import positive_integer
 from vortex_engine.errors import BackendUnavailableError, ModelConfigError
 from vortex_engine.models import build_model
@@ -58,12 +58,18 @@ def load_parts(
     budget_bytes = None if ram_budget is None else parse_bytes(ram_budget, "ram_budget")
 
     directory = open_directory(model_path(path))
+    if directory.tokenizer_path is None:
+        raise ModelConfigError(
+            f"{directory.path} has no tokenizer.json, which the engine needs to generate; put it into the checkpoint "
+            "(AutoTokenizer.from_pretrained(SRC).save_pretrained(SRC)) and pack that, or run the model with "
+            "transformers after: import vortex_engine.hf"
+        )
     if budget_bytes is None:
         budget_bytes = default_ram_budget(directory.compressed_bytes, available_ram_bytes())
     ctx = ops.make_context(threads=threads)
     pager = ops.make_pager(ctx, budget_bytes, policy)
     try:
-        decoder = build_model(directory, pager, _add_matrices(directory, pager), ctx)
+        decoder = build_model(directory, pager, add_matrices(directory, pager), ctx)
         pager.start(list(decoder.sweep))
     except BaseException:
         pager.close()
@@ -101,13 +107,3 @@ def model_path(path: str | os.PathLike[str]) -> Path:
     if not _NANO.is_dir():
         raise ModelConfigError(f"the embedded model 'nano' is not in this installation ({_NANO}); reinstall the wheel")
     return _NANO
-
-
-def _add_matrices(directory: C3Directory, pager: Any) -> dict[str, int]:
-    files: dict[Path, int] = {}
-    handles: dict[str, int] = {}
-    for name, matrix in directory.matrices.items():
-        if matrix.shard not in files:
-            files[matrix.shard] = pager.add_file(str(matrix.shard))
-        handles[name] = pager.add_matrix(name, files[matrix.shard], matrix.base_offset, matrix.index)
-    return handles

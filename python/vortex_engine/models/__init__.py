@@ -24,7 +24,7 @@ _MODULES = {
 
 
 def supported_model_types() -> tuple[str, ...]:
-    """Every `model_type` that can be packed and run."""
+    """Every `model_type` that the engine itself runs."""
     return tuple(_MODULES)
 
 
@@ -51,5 +51,8 @@ def _module(config: dict[str, Any]) -> Any:
     name = _MODULES.get(model_type) if isinstance(model_type, str) else None
     if name is None:
         known = ", ".join(_MODULES)
-        raise ModelConfigError(f"config.json: model_type = {model_type!r} is not supported; supported are {known}")
+        raise ModelConfigError(
+            f"config.json: model_type = {model_type!r} is not supported; supported are {known}. Packed, it runs with "
+            "transformers after: import vortex_engine.hf"
+        )
     return import_module(name)

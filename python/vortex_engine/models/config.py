@@ -108,7 +108,8 @@ def parse_config(config: dict[str, Any]) -> DecoderConfig:
     family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
     if family is None:
         raise ModelConfigError(
-            f"config.json: model_type = {shown(model_type)} is not supported; supported are {', '.join(FAMILIES)}"
+            f"config.json: model_type = {shown(model_type)} is not supported; supported are {', '.join(FAMILIES)}. "
+            "Packed, it runs with transformers after: import vortex_engine.hf"
         )
     assert isinstance(model_type, str)
     _check_identity(fields, family)

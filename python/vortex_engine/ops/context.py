@@ -12,7 +12,7 @@ from vortex_engine.profile import n_cores
 
 __all__ = ["OpContext", "make_context", "make_pager"]
 
-_MAX_THREADS = 1024
+MAX_THREADS = 1024
 
 
 class OpContext:
@@ -54,8 +54,8 @@ def make_context(threads: int | None = None, simd: str | None = None, backend: s
         ValueError: threads is not from 1 to 1024.
     """
     threads = n_cores() if threads is None else threads
-    if not 1 <= threads <= _MAX_THREADS:
-        raise ValueError(f"[make_context] threads must be from 1 to {_MAX_THREADS}, got {threads}")
+    if not 1 <= threads <= MAX_THREADS:
+        raise ValueError(f"[make_context] threads must be from 1 to {MAX_THREADS}, got {threads}")
     simd = simd or os.environ.get("VORTEX_SIMD") or None
     backend = backend or os.environ.get("VORTEX_BACKEND") or None
     chosen = {op: registry.select(op, backend, simd) for op in registry.OPS}
