@@ -108,8 +108,9 @@ def check_index(index: npt.NDArray[np.uint64], tiles_bytes: int) -> tuple[int, i
     _refuse(tiles.source_dtype != tiles.source_dtype[0], "its source dtype differs from the first tile's")
     _refuse(~np.isin(tiles.source_dtype, list(DTYPE_NAMES)), "unknown source dtype")
     upcast = (tiles.source_dtype == 3) & (tiles.dtype == 1)
-    lossy = np.isin(tiles.codec, [CODEC_IDS[codec] for codec in LOSSY_CODECS]) & (tiles.dtype == 3)
-    _refuse((tiles.dtype != tiles.source_dtype) & ~upcast & ~lossy, "its dtype cannot come from its source dtype")
+    lossy = np.isin(tiles.codec, [CODEC_IDS[codec] for codec in LOSSY_CODECS])
+    same = (tiles.dtype == tiles.source_dtype) | upcast
+    _refuse(np.where(lossy, tiles.dtype != 3, ~same), "its dtype cannot come from its source dtype")
     return *_check_coverage(tiles), tiles
 
 
