@@ -28,7 +28,12 @@ from vortex_engine.c3.source import Source, SourceTensor, is_embedding
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _LAYER = re.compile(r"(?:^|\.)[0-9]+\.")
 # The fewest bits a weight can take: nothing else may be promised before the weights are read.
-_LEAST_BITS = {"raw": {"bf16": 16, "f16": 16, "f32": 32}, "exact": {"bf16": 11, "f16": 14, "f32": 11}}
+_LEAST_BITS = {
+    "raw": {"bf16": 16, "f16": 16, "f32": 32},
+    "exact": {"bf16": 11, "f16": 14, "f32": 11},
+    "lz4": {"bf16": 0, "f16": 0, "f32": 0},
+    "dense": {"bf16": 9, "f16": 9, "f32": 9},
+}
 _LEAST_BITS |= {codec: dict.fromkeys(_LEAST_BITS["raw"], bits) for codec, bits in {"int8": 8, "int4": 4}.items()}
 
 
