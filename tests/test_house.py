@@ -129,7 +129,7 @@ def test_readme_commands_exist() -> None:
 def test_readme_python_example_runs(
     tiny_hf_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), flags=re.DOTALL)
+    code = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), flags=re.DOTALL)[0]
     assert "path/to/checkpoint" in code
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}

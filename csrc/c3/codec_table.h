@@ -25,6 +25,8 @@ const TileCodec& raw_codec();
 const TileCodec& exact_codec();
 const TileCodec& int8_codec();
 const TileCodec& int4_codec();
+const TileCodec& lz4_codec();
+const TileCodec& dense_codec();
 
 // nullptr for an unknown id.
 const TileCodec* find_codec(uint64_t id);

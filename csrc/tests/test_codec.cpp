@@ -102,32 +102,32 @@ std::vector<uint8_t> weights_of(Dtype dtype, int64_t n, int kind, std::mt19937& 
   return out;
 }
 
-void check_every_half_pattern(Dtype dtype) {
+void check_every_half_pattern(Dtype dtype, Codec codec) {
   std::vector<uint8_t> weights(65536 * 2);
   for (uint32_t i = 0; i < 65536; ++i) {
     const uint16_t bits = static_cast<uint16_t>(i);
     std::memcpy(weights.data() + 2 * i, &bits, 2);
   }
-  check_round_trip(weights, 256, 256, dtype, Codec::exact);
-  // Again with few exponents a panel, so that the codec is really exact and not raw: each row group keeps one window.
+  check_round_trip(weights, 256, 256, dtype, codec);
+  // Again with few exponents a panel, so that the codec is really used and not raw: each row group keeps one window.
   for (uint32_t high = 0; high < 256; high += 16) {
     std::vector<uint8_t> panel(64 * 64 * 2);
     for (uint32_t i = 0; i < 4096; ++i) {
       const uint16_t bits = static_cast<uint16_t>((high << 8) | i);
       std::memcpy(panel.data() + 2 * i, &bits, 2);
     }
-    check_round_trip(panel, 64, 64, dtype, Codec::exact);
+    check_round_trip(panel, 64, 64, dtype, codec);
   }
 }
 
 // Whatever the bytes say, a tile is refused or decoded inside its ranges (a sanitizer run makes this strict).
-void survive_hostile_tiles(std::mt19937& random) {
-  const Encoded good = encode(weights_of(Dtype::bf16, 70 * 41, 2, random), 70, 41, Dtype::bf16, Codec::exact);
-  VX_CHECK(good.entry.codec == Codec::exact);
+void survive_hostile_tiles(Codec codec, std::mt19937& random) {
+  const Encoded good = encode(weights_of(Dtype::bf16, 70 * 41, 2, random), 70, 41, Dtype::bf16, codec);
+  VX_CHECK(good.entry.codec == codec);
   int refused = 0;
   for (int trial = 0; trial < 3000; ++trial) {
     Encoded bad = good;
-    auto& range = trial % 2 ? bad.tile.prefix : bad.tile.residual;
+    auto& range = trial % 2 || bad.tile.residual.empty() ? bad.tile.prefix : bad.tile.residual;
     if (trial % 10 == 9)
       range.resize(random() % range.size());
     else
@@ -157,18 +157,37 @@ VX_TEST(round_trip) {
   for (const Dtype dtype : {Dtype::bf16, Dtype::f16, Dtype::f32})
     for (const auto& [rows, cols] : shapes)
       for (int kind = 0; kind < 3; ++kind)
-        for (const Codec codec : {Codec::exact, Codec::raw})
+        for (const Codec codec : {Codec::exact, Codec::raw, Codec::lz4, Codec::dense})
           check_round_trip(weights_of(dtype, rows * cols, kind, random), rows, cols, dtype, codec);
 }
 
 VX_TEST(every_half_pattern) {
-  check_every_half_pattern(Dtype::bf16);
-  check_every_half_pattern(Dtype::f16);
+  for (const Codec codec : {Codec::exact, Codec::lz4, Codec::dense})
+    for (const Dtype dtype : {Dtype::bf16, Dtype::f16}) check_every_half_pattern(dtype, codec);
+}
+
+// A lossless codec that stored everything raw would pass the tests above.
+VX_TEST(codecs_are_used) {
+  std::mt19937 random(9);
+  for (const Dtype dtype : {Dtype::bf16, Dtype::f16, Dtype::f32}) {
+    const int item = float_layout(dtype).item_bytes();
+    std::vector<uint8_t> weights = weights_of(dtype, 192 * 500, 0, random);
+    const Encoded dense = encode(weights, 192, 500, dtype, Codec::dense);
+    VX_CHECK(dense.entry.codec == Codec::dense);
+    const double bits = dtype == Dtype::bf16 ? 10.7 : dtype == Dtype::f16 ? 13.8 : 26.7;
+    VX_CHECK(8.0 * static_cast<double>(dense.tile.prefix.size()) < bits * 192 * 500);
+    for (int64_t i = 0; i < 192 * 500; ++i)
+      if (random() % 10 != 0) std::memset(weights.data() + i * item, 0, item);
+    const Encoded pruned = encode(weights, 192, 500, dtype, Codec::lz4);
+    VX_CHECK(pruned.entry.codec == Codec::lz4);
+    VX_CHECK(pruned.tile.prefix.size() < weights.size() / 2);
+    check_round_trip(weights, 192, 500, dtype, Codec::lz4);
+  }
 }
 
 VX_TEST(hostile_tiles) {
   std::mt19937 random(8);
-  survive_hostile_tiles(random);
+  for (const Codec codec : {Codec::exact, Codec::lz4, Codec::dense}) survive_hostile_tiles(codec, random);
 }
 
 }  // namespace

@@ -36,7 +36,7 @@ EDITS = {
     "residual_outside": (1, 1 << 30),
     "larger_than_a_tile": (2, (1 << 21) * LOW),
     "residual_size_outside": (2, (1 << 20) * HIGH),
-    "unknown_codec": (4, 2),
+    "unknown_codec": (4, 100),
     "unknown_dtype": (4, 7 << 8),
     "source_dtype_differs": (4, 1 << 16),
     "reserved_kind_bits": (4, 1 << 24),

@@ -61,6 +61,13 @@ def test_pack_says_its_data_on_stdout_and_its_story_on_stderr(
     assert "bits per weight" in page.out and "packed" in page.err
 
 
+def test_pack_dense(tiny_hf_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = run_json(capsys, "pack", str(tiny_hf_dir), str(tmp_path / "dense.c3"), "--dense")
+    assert report["codec"] == "dense" and report["escape_share"] == 0
+    assert run_json(capsys, "inspect", str(tmp_path / "dense.c3"), "--verify")["tiles_by_codec"]["dense"] > 0
+    assert main(["pack", str(tiny_hf_dir), str(tmp_path / "no.c3"), "--dense", "--codec", "raw"]) == 2
+
+
 def test_reseal_after_an_edit(tiny_hf_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = tmp_path / "model.c3"
     vx.pack(str(tiny_hf_dir), str(target))

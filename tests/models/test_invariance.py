@@ -101,3 +101,19 @@ def test_decoding_token_by_token_gives_the_prompt_s_logits(tiny_c3_dir: Path, id
         state = model._decoder.new_state(N_TOKENS)
         single = [model._decoder.forward(np.array([token_id]), state, "last")[0] for token_id in ids]
         np.testing.assert_array_equal(np.stack(single).view(np.uint32), model.logits(ids).view(np.uint32))
+
+
+@pytest.mark.parametrize("codec", ["dense", "lz4"])
+def test_lossless_codecs(
+    tiny_hf_dir: Path,
+    ids: list[int],
+    expected: tuple[NDArray[np.uint32], tuple[int, ...]],
+    sizes: tuple[int, int],
+    tmp_path: Path,
+    codec: str,
+) -> None:
+    """Same bits as `exact`, with tiles that come and go."""
+    vx.pack(tiny_hf_dir, tmp_path / "packed.c3", codec=codec)
+    logits, generated, _ = run(tmp_path / "packed.c3", ids, ram_budget=sizes[1] // 2, threads=2, prefill_chunk=40)
+    np.testing.assert_array_equal(logits, expected[0])
+    assert generated == expected[1]

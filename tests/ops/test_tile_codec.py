@@ -8,6 +8,7 @@ import pytest
 from vortex_engine import ops
 from vortex_engine.ops import reference_codec
 
+RAW, EXACT, LZ4, DENSE = 0, 1, 4, 6
 ITEM = {1: np.uint16, 2: np.uint16, 3: np.uint32}
 
 
@@ -41,6 +42,8 @@ def inputs(dtype: int) -> dict[str, np.ndarray]:
         "special": special,
         "many_near": many_near,
         "zero": np.zeros((65, 9), ITEM[dtype]),
+        "pruned": np.where(np.arange(9100).reshape(130, 70) % 11 == 0, gaussian(130, 70, dtype), 0).astype(ITEM[dtype]),
+        "one_symbol": np.full((64, 5), 0x3FFF, ITEM[dtype]),
         "upcast": narrow & np.uint32(0xFFFF0000) if dtype == 3 else gaussian(5, 5, dtype),
     }
 
@@ -55,7 +58,7 @@ def source_patterns(decoded: np.ndarray, encoded_dtype: int, dtype: int) -> np.n
     return decoded.astype(np.uint32) << np.uint32(16) if encoded_dtype != dtype else decoded
 
 
-@pytest.mark.parametrize("codec", [0, 1])
+@pytest.mark.parametrize("codec", [RAW, EXACT, LZ4, DENSE])
 @pytest.mark.parametrize("dtype", [1, 2, 3])
 def test_round_trip_is_bit_exact(ctx, dtype, codec):
     for name, weights in inputs(dtype).items():
@@ -64,7 +67,7 @@ def test_round_trip_is_bit_exact(ctx, dtype, codec):
         np.testing.assert_array_equal(source_patterns(decoded, used_dtype, dtype), weights, err_msg=name)
 
 
-@pytest.mark.parametrize("codec", [0, 1])
+@pytest.mark.parametrize("codec", [RAW, EXACT, LZ4, DENSE])
 @pytest.mark.parametrize("dtype", [1, 2, 3])
 def test_every_backend_writes_the_specified_bytes(ctx, dtype, codec):
     for name, weights in inputs(dtype).items():
@@ -87,30 +90,34 @@ def test_tiles_are_cut_from_the_slab(ctx):
         np.testing.assert_array_equal(decoded, weights[row0 : row0 + n_rows, col0 : col0 + n_cols])
 
 
+@pytest.mark.parametrize("codec", [EXACT, LZ4, DENSE])
 @pytest.mark.parametrize("dtype", [1, 2, 3])
-def test_backends_agree_about_broken_structure(ctx, dtype):
+def test_backends_agree_about_broken_structure(ctx, dtype, codec):
     """Any change of a byte is refused by both, or decoded to the same patterns by both."""
     weights = gaussian(70, 40, dtype)
     weights[::7, ::5] ^= 0x3000
-    encoded = encode(ctx, weights, dtype, 1)
-    assert encoded[2] == 1
+    if codec == LZ4:
+        weights[:, ::2] = 0
+    encoded = encode(ctx, weights, dtype, codec)
+    assert encoded[2] == codec
     rng = np.random.default_rng(dtype)
-    for _ in range(150):
+    for _ in range(150 if codec == EXACT else 50):
         parts = [bytearray(encoded[0]), bytearray(encoded[1])]
-        part = parts[rng.integers(2)]
+        part = parts[rng.integers(2)] or parts[0]
         at = int(rng.integers(64 if rng.random() < 0.3 else len(part)))
         part[at] ^= int(rng.integers(1, 256))
         outcomes = [
-            decode_or_none(decode, dtype, parts) for decode in (ctx.table["tile_decode"], reference_codec.decode_tile)
+            decode_or_none(decode, codec, encoded[3], parts)
+            for decode in (ctx.table["tile_decode"], reference_codec.decode_tile)
         ]
         assert (outcomes[0] is None) == (outcomes[1] is None)
         if outcomes[0] is not None:
             np.testing.assert_array_equal(outcomes[0], outcomes[1])
 
 
-def decode_or_none(decode, dtype: int, parts: list[bytearray]) -> np.ndarray | None:
+def decode_or_none(decode, codec: int, dtype: int, parts: list[bytearray]) -> np.ndarray | None:
     try:
-        return decode(1, dtype, 70, 40, bytes(parts[0]), bytes(parts[1]))
+        return decode(codec, dtype, 70, 40, bytes(parts[0]), bytes(parts[1]))
     except ValueError:
         return None
 
@@ -120,3 +127,42 @@ def test_truncated_ranges_are_refused(ctx):
     for bad in ((prefix[:-1], residual), (prefix, residual[:-1]), (b"", b""), (prefix + b"\0" * 4, residual)):
         with pytest.raises(ValueError, match=r"\[.*decode.*\]"):
             ops.tile_decode(ctx, codec, dtype, 64, 16, *bad)
+
+
+@pytest.mark.parametrize("codec", [LZ4, DENSE])
+def test_truncated_and_longer_tiles_are_refused(ctx, codec):
+    weights = gaussian(70, 40, 1)
+    weights[:, ::2] = 0
+    prefix, residual, used, dtype = encode(ctx, weights, 1, codec)
+    assert (used, residual) == (codec, b"")
+    for bad in (prefix[:-1], prefix[: len(prefix) // 2], prefix[:100], prefix[:3], prefix + b"\0"):
+        with pytest.raises(ValueError, match=r"\[.*decode.*\]"):
+            ops.tile_decode(ctx, codec, dtype, 70, 40, bad, b"")
+    with pytest.raises(ValueError, match=r"\[.*decode.*\]"):
+        ops.tile_decode(ctx, codec, dtype, 70, 40, prefix, b"\0")
+
+
+def test_dense_saves_what_it_promises(ctx):
+    weights = gaussian(512, 896, 1)
+    prefix, residual, codec, _ = encode(ctx, weights, 1, DENSE)
+    assert codec == DENSE and not residual and 8 * len(prefix) / weights.size < 10.65
+
+
+def test_lz4_blocks_are_the_public_format(ctx):
+    """Our blocks by the lz4 package, and its blocks (both of its compressors) by our decoder."""
+    block = pytest.importorskip("lz4.block")
+    rng = np.random.default_rng(6)
+    for weights in (
+        np.where(rng.random((64, 300)) < 0.1, gaussian(64, 300, 1), 0).astype(np.uint16),
+        np.zeros((64, 900), np.uint16),
+        np.tile(gaussian(64, 7, 1), (1, 40)),
+        np.resize(np.arange(130, dtype=np.uint16), (64, 1)),
+    ):
+        raw = weights.T.tobytes()
+        prefix, _, codec, _ = encode(ctx, weights, 1, LZ4)
+        if codec == LZ4:
+            assert block.decompress(prefix[4:], uncompressed_size=len(raw)) == raw
+        for mode in ("default", "high_compression"):
+            theirs = block.compress(raw, mode=mode, store_size=False)
+            tile = np.uint32(len(theirs)).tobytes() + theirs
+            np.testing.assert_array_equal(ops.tile_decode(ctx, LZ4, 1, *weights.shape, tile, b""), weights)

@@ -18,6 +18,8 @@ class Codec(str, Enum):
     """What `--codec` accepts."""
 
     exact = "exact"
+    dense = "dense"
+    lz4 = "lz4"
     int8 = "int8"
     int4 = "int4"
     raw = "raw"
@@ -29,10 +31,12 @@ def pack(
     codec: Annotated[
         Codec,
         typer.Option(
-            help="`exact` is lossless at about 11.4 of 16 bits; `int8` and `int4` round weights to 8.3 and 4.5 bits; "
+            help="`exact` is lossless at about 11.4 of 16 bits; `dense` is lossless, smallest and slower to read; "
+            "`lz4` is lossless and for sparse weights; `int8` and `int4` round weights to 8.3 and 4.5 bits; "
             "`raw` stores weights as they are."
         ),
     ] = Codec.exact,
+    dense: Annotated[bool, typer.Option("--dense", help="The same as --codec dense.")] = False,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -44,9 +48,12 @@ def pack(
     import vortex_engine as vx
     from vortex_engine.profile import format_bytes
 
+    if dense and codec not in (Codec.exact, Codec.dense):
+        raise typer.BadParameter(f"--dense means --codec dense, got --codec {codec.value}", param_hint="--dense")
+    chosen = Codec.dense if dense else codec
     resume = f"{target}.partial keeps what is done: run the same command to resume"
     with kept_on_interrupt(resume), progress_bar(f"packing {source.name}", unit_bytes=True) as move:
-        report = vx.pack(str(source), str(target), codec=codec.value, threads=threads, progress=move)
+        report = vx.pack(str(source), str(target), codec=chosen.value, threads=threads, progress=move)
     if as_json:
         emit_json(report.to_dict())
         return

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vortex_engine.ops import reference_dense, reference_lz4
 from vortex_engine.ops.reference_integers import decode_integers
 
 __all__ = ["decode_tile", "encode_tile", "encode_tiles", "to_float32"]
@@ -19,7 +20,7 @@ __all__ = ["decode_tile", "encode_tile", "encode_tiles", "to_float32"]
 Patterns = NDArray[Any]
 EncodedTile = tuple[bytes, bytes, int, int]
 
-RAW, EXACT, INT8, INT4 = 0, 1, 2, 3
+RAW, EXACT, INT8, INT4, LZ4, DENSE = 0, 1, 2, 3, 4, 6
 BF16, F16, F32 = 1, 2, 3
 PANEL_ROWS, BLOCK_COLS, BLOCK_WEIGHTS = 64, 8, 512
 PREFIX_BLOCK_BYTES = 320
@@ -54,8 +55,9 @@ _LAYOUTS = {BF16: _Layout(8, 7), F16: _Layout(5, 10), F32: _Layout(8, 23)}
 
 
 def _layout(op: str, codec: int, dtype: int) -> _Layout:
-    if codec not in (RAW, EXACT, INT8, INT4):
-        raise ValueError(f"[{op}] codec must be 0 (raw), 1 (exact), 2 (int8) or 3 (int4), got {codec}")
+    if codec not in (RAW, EXACT, INT8, INT4, LZ4, DENSE):
+        names = "0 (raw), 1 (exact), 2 (int8), 3 (int4), 4 (lz4) or 6 (dense)"
+        raise ValueError(f"[{op}] codec must be {names}, got {codec}")
     if dtype not in _LAYOUTS:
         raise ValueError(f"[{op}] dtype must be 1 (bf16), 2 (f16) or 3 (f32), got {dtype}")
     return _LAYOUTS[dtype]
@@ -80,13 +82,11 @@ def decode_tile(codec: int, dtype: int, n_rows: int, n_cols: int, prefix: bytes,
     if n_rows < 1 or n_cols < 1:
         raise ValueError(f"[tile_decode] the shape must be positive, got {n_rows} x {n_cols}")
     panels, blocks = -(-n_rows // PANEL_ROWS), -(-n_cols // BLOCK_COLS)
-    if codec == RAW:
-        _expect_sizes(prefix, residual, panels * n_cols * PANEL_ROWS * layout.item.itemsize, 0)
-        columns = np.frombuffer(prefix, layout.item).reshape(panels, n_cols, PANEL_ROWS)
-        return columns.transpose(0, 2, 1).reshape(-1, n_cols)[:n_rows].astype(layout.item)
-
     if codec in (INT8, INT4):
         return decode_integers(codec, dtype, n_rows, n_cols, prefix, residual)
+    if codec != EXACT:
+        columns = _decode_columns(codec, dtype, panels, n_cols, prefix, residual)
+        return columns.transpose(0, 2, 1).reshape(-1, n_cols)[:n_rows].astype(layout.item)
 
     table_bytes, n_blocks = _table_bytes(panels), panels * blocks
     planes_end = table_bytes + n_blocks * PREFIX_BLOCK_BYTES
@@ -127,6 +127,17 @@ def decode_tile(codec: int, dtype: int, n_rows: int, n_cols: int, prefix: bytes,
     weights = (signs_codes >> 3) << layout.sign_shift | (exponents & mask) << layout.mantissa_bits
     weights = weights | top << layout.residual_bits | low
     return weights.transpose(0, 3, 1, 2).reshape(panels * PANEL_ROWS, -1)[:n_rows, :n_cols].astype(layout.item)
+
+
+def _decode_columns(codec: int, dtype: int, panels: int, n_cols: int, prefix: bytes, residual: bytes) -> Patterns:
+    """Weights [panel, column, row of the panel] of a codec that keeps whole weights together."""
+    item = _LAYOUTS[dtype].item
+    panel_bytes = n_cols * PANEL_ROWS * item.itemsize
+    _expect_sizes(prefix, residual, panels * panel_bytes if codec == RAW else len(prefix), 0)
+    if codec == DENSE:
+        return reference_dense.decode_panels(prefix, dtype, panels, n_cols)
+    raw = reference_lz4.decode_blocks(prefix, panels, panel_bytes) if codec == LZ4 else prefix
+    return np.frombuffer(raw, item).reshape(panels, n_cols, PANEL_ROWS)
 
 
 def _table_bytes(panels: int) -> int:
@@ -189,16 +200,26 @@ def encode_tiles(
 def encode_tile(weights: Patterns, dtype: int, codec: int) -> EncodedTile:
     """(prefix, residual, codec, dtype) of bit patterns [n_rows, n_cols].
 
-    fp32 weights whose low 16 bits are all zero become bf16; an exact tile that is no smaller than raw is stored raw.
+    fp32 weights whose low 16 bits are all zero become bf16; a tile that its codec does not make smaller than raw is
+    stored raw.
     """
     _layout("tile_encode", codec, dtype)
+    if codec in (INT8, INT4):
+        raise ValueError(f"[tile_encode] the reference writes lossless tiles only, got codec {codec}")
     if dtype == F32 and not (weights & 0xFFFF).any():
         weights, dtype = (weights >> 16).astype("<u2"), BF16
     raw = _encode_raw(weights, dtype)
-    if codec == RAW:
+    panels = -(-weights.shape[0] // PANEL_ROWS)
+    if codec == RAW or (codec == LZ4 and len(raw[0]) > reference_lz4.MAX_RAW_BYTES):
         return raw
-    exact = _encode_exact(weights, dtype)
-    return exact if len(exact[0]) + len(exact[1]) < len(raw[0]) else raw
+    if codec == EXACT:
+        tile = _encode_exact(weights, dtype)
+    elif codec == LZ4:
+        tile = reference_lz4.encode_blocks(raw[0], panels), b"", LZ4, dtype
+    else:
+        columns = np.frombuffer(raw[0], _LAYOUTS[dtype].item).reshape(panels, -1, PANEL_ROWS)
+        tile = reference_dense.encode_panels(columns, dtype), b"", DENSE, dtype
+    return tile if len(tile[0]) + len(tile[1]) < len(raw[0]) else raw
 
 
 def _encode_raw(weights: Patterns, dtype: int) -> EncodedTile:
