@@ -1,6 +1,6 @@
 """The machine that a benchmark's numbers belong to, and the file they are written to.
 
-`python benchmarks/machine.py` measures what the other benchmarks compare with: memory read bandwidth on one and two
+`python -m benchmarks.machine` measures what the other benchmarks compare with: memory read bandwidth on one and two
 threads, and the disk's rate past the page cache.
 """
 
@@ -26,10 +26,8 @@ RESULTS = Path(__file__).resolve().parent / "results"
 def measure(folder: Path, *, disk_bytes: int = 512 << 20) -> dict[str, Any]:
     """Describe the machine and measure its memory and the disk under `folder`."""
     document: dict[str, Any] = describe_machine()
-    for n_threads in (1, 2):  # from a buffer that no last-level cache holds
-        document[f"read_bandwidth_{n_threads}_gb_s"] = (
-            memory_read_bandwidth(n_threads=n_threads, buffer_bytes=2 << 30) / 1e9
-        )
+    for n_threads in (1, 2):
+        document[f"read_bandwidth_{n_threads}_gb_s"] = memory_read_bandwidth(n_threads=n_threads, repeats=3) / 1e9
     with tempfile.NamedTemporaryFile(dir=folder, suffix=".probe") as probe:
         block = np.random.default_rng(0).bytes(8 << 20)
         for _ in range(disk_bytes // len(block)):

@@ -15,10 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from machine import base_parser, measure, print_table, spread, write_result
-from make_model import make_model
-
 import vortex_engine as vx
+from benchmarks.machine import base_parser, measure, print_table, spread, write_result
+from benchmarks.make_model import make_model
 from vortex_engine import _native
 
 # Runs alone in a fresh process: what it holds is what a user's process holds.

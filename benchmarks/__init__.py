@@ -1,0 +1,1 @@
+"""Measurements whose results are committed beside them: run with `python -m benchmarks.NAME` from the repository."""

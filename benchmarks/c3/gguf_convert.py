@@ -1,0 +1,84 @@
+"""A qwen2 checkpoint of `make_model` as a bf16 GGUF file, with the gguf package's writer."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.c3.report import MissingPeerError
+from benchmarks.c3.weights import read_bf16_bits
+
+_IN_LAYER = {
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+_OUTSIDE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+
+
+def import_gguf() -> Any:
+    """The gguf package.
+
+    Raises:
+        MissingPeerError: it is not installed.
+    """
+    try:
+        import gguf  # pyright: ignore[reportMissingTypeStubs]
+    except ImportError as error:
+        raise MissingPeerError("llama.cpp: no gguf package to convert models with; pip install gguf") from error
+    return gguf
+
+
+def convert(source: Path, target: Path) -> None:
+    """Write `source`'s weights, bits unchanged, as `target`."""
+    gguf = import_gguf()
+    config: dict[str, Any] = json.loads((source / "config.json").read_text())
+    vocab: dict[str, int] = json.loads((source / "tokenizer.json").read_text())["model"]["vocab"]
+    partial = target.with_suffix(".partial")
+    writer = gguf.GGUFWriter(str(partial), "qwen2")
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_BF16)
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_rope_freq_base(config["rope_theta"])
+    tokens = [f"[{i}]" for i in range(config["vocab_size"])]
+    for token, i in vocab.items():
+        tokens[i] = token
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("qwen2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([int(gguf.TokenType.NORMAL)] * len(tokens))
+    writer.add_token_merges(["a b"])  # llama.cpp refuses an empty list
+    writer.add_eos_token_id(len(tokens) - 1)
+    for name, bits in read_bf16_bits(source / "model.safetensors"):
+        if bits.ndim == 1:
+            writer.add_tensor(gguf_name(name), (bits.astype(np.uint32) << np.uint32(16)).view(np.float32))
+        else:
+            rows = np.ascontiguousarray(bits).view(np.uint8)
+            writer.add_tensor(gguf_name(name), rows, raw_dtype=gguf.GGMLQuantizationType.BF16)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    partial.rename(target)
+
+
+def gguf_name(name: str) -> str:
+    """A tensor's name in GGUF."""
+    stem, _, kind = name.rpartition(".")
+    layer = re.fullmatch(r"model\.layers\.(\d+)\.(.+)", stem)
+    return f"blk.{layer[1]}.{_IN_LAYER[layer[2]]}.{kind}" if layer else f"{_OUTSIDE[stem]}.{kind}"
