@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from vortex_engine.c3.directory import C3Directory
 
-__all__ = ["best_hit_rate", "sweep_tile_bytes"]
+__all__ = ["best_byte_hit_rate", "best_hit_rate", "sweep_tile_bytes"]
 
 _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
@@ -22,6 +22,20 @@ def sweep_tile_bytes(directory: C3Directory) -> list[int]:
         if name not in looked_up
         for n_bytes in matrix.tiles.stored_bytes
     ]
+
+
+def best_byte_hit_rate(sweep_bytes: int, *, n_sweeps: int, budget_bytes: int) -> float:
+    """An upper bound on the share of bytes that any policy finds in memory over cyclic sweeps from a cold start.
+
+    Bytes found in a sweep were held at the boundary before it, where no more than the budget is held.
+
+    Args:
+        sweep_bytes: Stored bytes that one sweep visits.
+        n_sweeps: Sweeps of the trace; the first one finds nothing.
+    """
+    if n_sweeps * sweep_bytes == 0:
+        return 0.0
+    return (n_sweeps - 1) * min(budget_bytes, sweep_bytes) / (n_sweeps * sweep_bytes)
 
 
 def best_hit_rate(

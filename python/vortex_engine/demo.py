@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from vortex_engine.belady import best_hit_rate, sweep_tile_bytes
+from vortex_engine.belady import best_byte_hit_rate, sweep_tile_bytes
 from vortex_engine.profile import available_ram_bytes
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def run_demo(
     from vortex_engine.decode.load import model_path
 
     directory = open_directory(model_path(model))
-    tile_bytes = sweep_tile_bytes(directory)
+    sweep_bytes = sum(sweep_tile_bytes(directory))
     total_bytes = directory.compressed_bytes
     runs: list[BudgetRun] = []
     skipped: list[str] = []
@@ -100,7 +100,7 @@ def run_demo(
             continue
         with vx.load(model, ram_budget=budget_bytes, threads=threads) as loaded:
             show = None if runs else on_text
-            text, run = _run_budget(loaded, prompt, max_new_tokens, fraction, tile_bytes, show)
+            text, run = _run_budget(loaded, prompt, max_new_tokens, fraction, sweep_bytes, show)
         runs.append(run)
         if on_budget is not None:
             on_budget(number + 1, len(FRACTIONS))
@@ -121,7 +121,7 @@ def _run_budget(
     prompt: str,
     max_new_tokens: int,
     fraction: float,
-    tile_bytes: Sequence[int],
+    sweep_bytes: int,
     on_text: Callable[[str], None] | None,
 ) -> tuple[str, BudgetRun]:
     text: list[str] = []
@@ -137,7 +137,6 @@ def _run_budget(
             stats, n_eos = piece.stats, int(piece.finish_reason == "stop")
     # Counted since loading: residents are read from then on, before the first token asks for them.
     counters = loaded.stats
-    n_accesses = counters["hits"] + counters["prefetch_hits"] + counters["page_faults"]
     n_sweeps = -(-stats["n_prompt_tokens"] // stats["prefill_chunk"]) + len(token_ids) + n_eos - 1
     logits = loaded.logits([*loaded.tokenizer.encode(prompt), *token_ids])
     joined = "".join(text)
@@ -146,8 +145,8 @@ def _run_budget(
         fraction=fraction,
         budget_bytes=budget_bytes,
         peak_bytes=loaded.stats["peak_bytes"],
-        hit_rate=counters["hits"] / n_accesses,
-        belady_hit_rate=best_hit_rate(tile_bytes, n_accesses=n_accesses, n_sweeps=n_sweeps, budget_bytes=budget_bytes),
+        hit_rate=max(0, n_sweeps * sweep_bytes - counters["bytes_compressed_read"]) / (n_sweeps * sweep_bytes),
+        belady_hit_rate=best_byte_hit_rate(sweep_bytes, n_sweeps=n_sweeps, budget_bytes=budget_bytes),
         bytes_read_per_token=counters["bytes_compressed_read"] / max(1, len(token_ids)),
         tokens_per_s=stats["tokens_per_s"] or 0.0,
         n_tokens=len(token_ids),
