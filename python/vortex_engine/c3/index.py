@@ -110,7 +110,7 @@ def check_index(index: npt.NDArray[np.uint64], tiles_bytes: int) -> tuple[int, i
     upcast = (tiles.source_dtype == 3) & (tiles.dtype == 1)
     lossy = np.isin(tiles.codec, [CODEC_IDS[codec] for codec in LOSSY_CODECS])
     same = (tiles.dtype == tiles.source_dtype) | upcast
-    _refuse(np.where(lossy, tiles.dtype != 3, ~same), "its dtype cannot come from its source dtype")
+    _refuse((lossy & (tiles.dtype != 3)) | (~lossy & ~same), "its dtype cannot come from its source dtype")
     return *_check_coverage(tiles), tiles
 
 
