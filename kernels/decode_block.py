@@ -16,6 +16,7 @@ __all__ = ["decode_block", "lane_rows", "to_float32"]
 
 RAW = tl.constexpr(0)
 EXACT = tl.constexpr(1)
+INT8 = tl.constexpr(2)
 BF16 = tl.constexpr(1)
 F16 = tl.constexpr(2)
 PREFIX_BLOCK_BYTES = tl.constexpr(320)
@@ -51,6 +52,28 @@ def decode_raw(p_arena, planes, i_block, n_cols, DTYPE: tl.constexpr):
     else:
         p_weight = (p_arena + planes).to(tl.pointer_type(tl.uint32)) + o_weight
     return tl.load(p_weight, mask=m_column, other=0).to(tl.uint32)
+
+
+@triton.jit
+def decode_int(p_arena, planes, i_block, BITS: tl.constexpr):
+    """An integer block: float32 patterns of (unit * scale) * (u - zero), as the specification rounds them.
+
+    The u of a row lie in words of 32 bits; a byte of one holds a whole u of 8 bits or two of 4.
+    """
+    PARAMETER_BYTES: tl.constexpr = 64 if BITS == 8 else 128
+    o_row = lane_rows()
+    o_place = i_block % 4 * 8 + tl.arange(0, 8)  # in the group of 32 columns
+    o_bit = o_place * BITS % 32
+    p_panel = p_arena + planes
+    p_group = p_panel + 256 + tl.cast(i_block // 4, tl.int64) * (PARAMETER_BYTES + 32 * BITS * 8)
+    p_byte = p_group + PARAMETER_BYTES + (o_place * BITS // 32 * 256 + o_bit // 8)[:, None] + (o_row * 4)[None, :]
+    b_u = tl.load(p_byte).to(tl.uint32) >> (o_bit % 8).to(tl.uint32)[:, None] & ((1 << BITS) - 1)
+    b_scale = tl.load(p_panel.to(tl.pointer_type(tl.float32)) + o_row) * tl.load(p_group + o_row).to(tl.float32)
+    if BITS == 8:
+        b_centred = b_u.to(tl.float32) - 128.0
+    else:
+        b_centred = b_u.to(tl.float32) - (tl.load(p_group + 64 + o_row).to(tl.float32) * 0.0625)[None, :]
+    return (b_scale[None, :] * b_centred).to(tl.uint32, bitcast=True)
 
 
 @triton.jit
@@ -134,6 +157,8 @@ def decode_block(
     planes = tl.load(p_strip)
     if CODEC == RAW:
         return decode_raw(p_arena, planes, i_block, n_cols, DTYPE)
+    elif CODEC != EXACT:
+        return decode_int(p_arena, planes, i_block, 8 if CODEC == INT8 else 4)
     else:
         rest = tl.load(p_strip + 1)
         near = tl.load(p_strip + 2)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import os
+from importlib.metadata import version
 from importlib.util import find_spec
 
 __all__ = ["MIN_SM", "interpreted", "reason_against"]
 
 MIN_SM = 80  # Triton itself needs it
+MIN_TRITON = (3, 5)  # older compilers refuse a matrix product of 8 rows
+MIN_INTERPRETER = (3, 9)  # older interpreters were seen to fail with numpy 2.4
 
 
 def interpreted() -> bool:
@@ -21,6 +24,11 @@ def reason_against() -> str | None:
     for package in ("torch", "triton"):
         if find_spec(package) is None:
             return f"{package} is not installed: pip install 'vortex-engine[gpu]'"
+    least = MIN_INTERPRETER if interpreted() else MIN_TRITON
+    found = version("triton")
+    if tuple(int(part) for part in found.split(".")[:2]) < least:
+        what = "its interpreter" if interpreted() else "these kernels"
+        return f"triton {found} is too old for {what}: pip install 'triton>={least[0]}.{least[1]}'"
     if interpreted():
         return None
     try:

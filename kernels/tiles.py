@@ -18,12 +18,14 @@ from vortex_engine.kernels.support import interpreted
 
 __all__ = ["DeviceMatrix", "DeviceTile", "EncodedTile", "Strips", "device", "make_strips", "upload_tiles"]
 
-RAW, EXACT = 0, 1
+RAW, EXACT, INT8, INT4 = 0, 1, 2, 3
 BF16, F16, F32 = 1, 2, 3
 ITEM_BYTES = {BF16: 2, F16: 2, F32: 4}
 RESIDUAL_BITS = {BF16: 6, F16: 9, F32: 22}
 PANEL_ROWS, BLOCK_COLS, BLOCK_WEIGHTS = 64, 8, 512
 PREFIX_BLOCK_BYTES = 320
+GROUP_COLS = 32  # columns of a row that share a scale
+INT_HEADER_BYTES, INT_GROUP_BYTES = 256, {INT8: 2112, INT4: 1152}
 ALIGNMENT = 16  # of a range in the arena, bytes: what vector loads of every width need
 EncodedTile = tuple[
     int, int, int, int, int, int, bytes, bytes
@@ -112,6 +114,8 @@ def make_strips(op: str, arena: Tensor, tiles: Sequence[DeviceTile]) -> Strips:
         _check_place(op, arena, tile)
         if tile.codec == RAW:
             rows.append(_raw_strips(op, tile))
+        elif tile.codec in INT_GROUP_BYTES:
+            rows.append(_int_strips(op, arena, tile))
         else:
             strips, tile_starts = _exact_strips(op, arena, tile, n_starts)
             rows.append(strips)
@@ -175,7 +179,8 @@ class DeviceMatrix:
 
 
 def _check_place(op: str, arena: Tensor, tile: DeviceTile) -> None:
-    _require(op, "codec must be 0 (raw) or 1 (exact)", tile.codec in (RAW, EXACT), tile.codec)
+    known = (RAW, EXACT, INT8, INT4)
+    _require(op, "codec must be 0 (raw), 1 (exact), 2 (int8) or 3 (int4)", tile.codec in known, tile.codec)
     _require(op, "dtype must be 1 (bf16), 2 (f16) or 3 (f32)", tile.dtype in ITEM_BYTES, tile.dtype)
     shape = (tile.n_rows, tile.n_cols)
     good = tile.n_rows >= 1 and 1 <= tile.n_cols <= MAX_COLS and tile.row0 >= 0 and tile.col0 >= 0
@@ -194,6 +199,20 @@ def _check_place(op: str, arena: Tensor, tile: DeviceTile) -> None:
 def _raw_strips(op: str, tile: DeviceTile) -> NDArray[np.int64]:
     panel_bytes = tile.n_cols * PANEL_ROWS * ITEM_BYTES[tile.dtype]
     _expect_sizes(op, tile, tile.n_panels * panel_bytes, 0)
+    strips = _empty_strips(tile)
+    strips[:, PLANES] = tile.prefix_offset + np.arange(tile.n_panels) * panel_bytes
+    return strips
+
+
+def _int_strips(op: str, arena: Tensor, tile: DeviceTile) -> NDArray[np.int64]:
+    _require(op, "an integer tile must decode to f32 (3)", tile.dtype == F32, tile.dtype)
+    _require(op, f"an integer tile must start at a multiple of {GROUP_COLS}", tile.col0 % GROUP_COLS == 0, tile.col0)
+    panel_bytes = INT_HEADER_BYTES + -(-tile.n_cols // GROUP_COLS) * INT_GROUP_BYTES[tile.codec]
+    _expect_sizes(op, tile, tile.n_panels * panel_bytes, 0)
+    prefix = arena[tile.prefix_offset : tile.prefix_offset + tile.prefix_bytes]
+    units = _host(prefix.view(tile.n_panels, panel_bytes)[:, :INT_HEADER_BYTES], "<f4")
+    valid = bool((np.isfinite(units) & (units >= 0)).all())
+    _require(op, "row units must be finite and not negative", valid, [float(units.min()), float(units.max())])
     strips = _empty_strips(tile)
     strips[:, PLANES] = tile.prefix_offset + np.arange(tile.n_panels) * panel_bytes
     return strips

@@ -11,9 +11,8 @@ from vortex_engine.kernels import support
 
 from vortex_engine import errors, ops
 
-NEEDS_TRITON = pytest.mark.skipif(
-    support.find_spec("triton") is None, reason="triton is not installed: pip install 'vortex-engine[gpu]'"
-)
+REASON = support.reason_against()
+NEEDS_TRITON = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 
 
 def run(code: str, **environment: str) -> str:
@@ -39,6 +38,15 @@ def test_registry_lists_the_kernels_and_never_chooses_them_itself():
 def test_a_missing_package_is_named(monkeypatch, missing):
     monkeypatch.setattr(support, "find_spec", lambda name: None if name == missing else name)
     with pytest.raises(errors.BackendUnavailableError, match=rf"{missing} is not installed: pip install"):
+        ops.select("tile_decode", "triton")
+
+
+@pytest.mark.parametrize(("least", "what"), [("MIN_INTERPRETER", "its interpreter"), ("MIN_TRITON", "these kernels")])
+@NEEDS_TRITON
+def test_an_old_triton_is_named(monkeypatch, least, what):
+    monkeypatch.setenv("TRITON_INTERPRET", "1" if least == "MIN_INTERPRETER" else "0")
+    monkeypatch.setattr(support, least, (99, 0))
+    with pytest.raises(errors.BackendUnavailableError, match=rf"triton [\d.]+ is too old for {what}: .*triton>=99.0"):
         ops.select("tile_decode", "triton")
 
 
@@ -79,9 +87,11 @@ def ptx(kernel, sm, types=TYPES, **constants):
     return triton.compile(source, target=GPUTarget("cuda", sm, 32), options={"enable_fp_fusion": False}).asm["ptx"]
 
 ptx(tile_decode_kernel, 80, TYPES | {"p_out": "*i16"}, CODEC=1, DTYPE=1, FIELDS=9, BLOCKS=8)
-for sm, variants in ((80, 1 << 1 | 1 << 5), (90, 1 << 5)):
-    text = ptx(partial_kernel, sm, VARIANTS=variants, VARIANT_LIMIT=6, BLOCK_M=16, SEGMENT=SEGMENT_COLS, **FIELDS)
-    assert "fma.rn.f32" in text and "mul.f32" not in text and ".ftz" not in text
+every = 1 << 1 | 1 << 5 | 1 << 11 | 1 << 15
+for sm, variants in ((80, every), (90, 1 << 5)):
+    bits = dict(VARIANTS=variants, VARIANT_LIMIT=variants.bit_length())
+    text = ptx(partial_kernel, sm, BLOCK_M=16, SEGMENT=SEGMENT_COLS, **bits, **FIELDS)
+    assert "fma.rn.f32" in text and ".ftz" not in text
 assert "add.rn.f32" in ptx(sum_kernel, 80, HAS_BIAS=True, BLOCK_N=128)
 print("compiled")
 """

@@ -6,20 +6,22 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from vortex_engine.kernels import support
 
-from vortex_engine import ops
+from vortex_engine import _native, ops
 from vortex_engine.ops.reference_codec import to_float32
 
-pytest.importorskip("triton", reason="triton is not installed: pip install 'vortex-engine[gpu]'")
-torch = pytest.importorskip("torch", reason="torch is not installed")
+if reason := support.reason_against():
+    pytest.skip(reason, allow_module_level=True)
 
-from vortex_engine.kernels import paged_linear as kernel  # noqa: E402
-from vortex_engine.kernels.paged_linear import paged_linear  # noqa: E402
-from vortex_engine.kernels.resident import ResidentMatrices  # noqa: E402
-from vortex_engine.kernels.tiles import DeviceMatrix  # noqa: E402
+import torch
+from vortex_engine.kernels import paged_linear as kernel
+from vortex_engine.kernels.paged_linear import paged_linear
+from vortex_engine.kernels.resident import ResidentMatrices
+from vortex_engine.kernels.tiles import DeviceMatrix
 
 TOLERANCE = 2e-6  # relative RMS error against float64
-RAW, EXACT = 0, 1
+RAW, EXACT, INT8, INT4 = 0, 1, 2, 3
 
 
 @pytest.fixture
@@ -71,6 +73,23 @@ def test_matches_float64(matrix, patterns, dtype, codec):
     plain, biased = run(handles, [handle, handle], x, [None, bias])
     assert_close(plain, exact)
     assert_close(biased, exact + bias)
+
+
+@pytest.mark.parametrize("codec", [INT8, INT4])
+def test_integer_tiles_multiply_the_weights_they_decode_to(encode, place, patterns, codec):
+    source = patterns("gaussian", 1)
+    cut = [(0, 64, 0, 32), (0, 64, 32, 5), (64, 6, 0, 37)]
+    tiles = encode(source, 1, codec, cut)
+    weights = DeviceMatrix(*place(tiles))
+    assert weights.variants == 1 << (4 * codec + 3)
+    decoded = np.full(source.shape, np.nan)
+    for tile, (row0, n_rows, col0, n_cols) in zip(tiles, cut, strict=True):
+        bits = _native.decode_tile(codec, 3, n_rows, n_cols, tile.prefix, tile.residual)
+        decoded[row0 : row0 + n_rows, col0 : col0 + n_cols] = bits.view(np.float32)
+    x = random((3, 37))
+    got = multiply(weights, x)
+    assert_close(got, x.astype(np.float64) @ decoded.T)
+    same_bits(multiply(weights, x[1:2].copy()), got[1:2])
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (63, 301), (67, 64)])

@@ -6,16 +6,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from vortex_engine.kernels import support
 
 from vortex_engine import _native, ops
 
-pytest.importorskip("triton", reason="triton is not installed: pip install 'vortex-engine[gpu]'")
-torch = pytest.importorskip("torch", reason="torch is not installed")
+if reason := support.reason_against():
+    pytest.skip(reason, allow_module_level=True)
 
-from vortex_engine.kernels.tile_decode import tile_decode  # noqa: E402
+import torch
+from vortex_engine.kernels.tile_decode import tile_decode
 
 decode_bytes = ops.select("tile_decode", "triton").bind(None)
-RAW, EXACT = 0, 1
+RAW, EXACT, INT8, INT4 = 0, 1, 2, 3
 
 
 @pytest.mark.parametrize("dtype", [1, 2, 3])
@@ -50,6 +52,32 @@ def test_writes_every_element_and_nothing_else(encode, place, patterns, codec):
     assert tile_decode(arena, tile, out) is out
     np.testing.assert_array_equal(out.cpu().numpy().view(np.uint16), source)
     assert (memory[:256] == -1).all() and (memory[-256:] == -1).all()
+
+
+@pytest.mark.parametrize("codec", [INT8, INT4])
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("gaussian", 1), ("gaussian", 2), ("gaussian", 3), ("odd", 1), ("zero", 1)]
+)
+def test_integer_tiles_equal_the_native_decoder(encode, patterns, name, dtype, codec):
+    source = patterns(name, dtype)
+    if name == "odd":
+        source = np.where(source & 0x7F80 == 0x7F80, 0, source).astype(np.uint16)  # finite, else it is stored raw
+    (tile,) = encode(source, dtype, codec)
+    assert (tile.codec, tile.dtype) == (codec, 3)
+    arguments = (tile.codec, tile.dtype, *source.shape, tile.prefix, tile.residual)
+    np.testing.assert_array_equal(decode_bytes(*arguments), _native.decode_tile(*arguments))
+
+
+def test_broken_integer_tiles_are_refused(encode, patterns):
+    (tile,) = encode(patterns("gaussian", 1), 1, INT8)
+    for unit in (np.float32(-1.0), np.float32(np.nan)):
+        prefix = tile.prefix[:4] + unit.tobytes() + tile.prefix[8:]
+        with pytest.raises(ValueError, match=r"\[tile_decode\] row units must be finite and not negative"):
+            decode_bytes(INT8, 3, 70, 37, prefix, b"")
+    with pytest.raises(ValueError, match=r"\[tile_decode\] an integer tile must decode to f32"):
+        decode_bytes(INT8, 1, 70, 37, tile.prefix, b"")
+    with pytest.raises(ValueError, match=r"\[tile_decode\] ranges must hold"):
+        decode_bytes(INT4, 3, 70, 37, tile.prefix, b"")
 
 
 def test_changed_bytes_are_refused_or_decoded_like_the_native_decoder(encode, patterns):
