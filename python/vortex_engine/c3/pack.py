@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -152,6 +152,24 @@ def _pack_partial(
     return resumed_bytes, packed_bytes, records
 
 
+def matrix_record(source: Source, plan: PackPlan, codec: str, pool: _native.Pool, tensor: SourceTensor) -> MatrixRecord:
+    """The record that packing a matrix ends with, its index above all; the tiles themselves are thrown away."""
+    return _Packer(source, plan, codec, pool, None).record(tensor)
+
+
+def packed_config(source: Source, codec: str) -> bytes:
+    """The `config.json` of a packed model."""
+    return _json_bytes({**source.config, "quantization_config": quantization_config(codec)})
+
+
+def packed_weight_map(shards: Iterable[tuple[str, int, Iterable[str]]]) -> bytes:
+    """The weight map of (shard name, bytes of its data, names of its tensors)."""
+    shards = list(shards)
+    weight_map = {name: shard for shard, _, names in shards for name in names}
+    metadata = {"total_size": sum(data_bytes for _, data_bytes, _ in shards)}
+    return _json_bytes({"metadata": metadata, "weight_map": dict(sorted(weight_map.items()))})
+
+
 class _Packer:
     """Writes the files of one packed model, going on after the matrices that are there already."""
 
@@ -197,6 +215,15 @@ class _Packer:
         self._write_other_files(directory, shards)
         return records
 
+    def record(self, tensor: SourceTensor) -> MatrixRecord:
+        """Encode a matrix and keep only its record."""
+        with (
+            contextlib.closing(SourceReader()) as reader,
+            contextlib.closing(read_slabs(reader, ((tensor, group) for group in self._groups(tensor)))) as slabs,
+            contextlib.closing(ShardWriter(Path(os.devnull), 0)) as writer,
+        ):
+            return self._write_matrix(writer, ShardPlan(os.devnull, (tensor,), (), 0), tensor, slabs)
+
     def _groups(self, tensor: SourceTensor) -> Iterator[Group]:
         rows, cols = tensor.shape
         limit_bytes = self.plan.tile_limit_bytes
@@ -238,14 +265,9 @@ class _Packer:
         source = self.source
         for name in source.copied_files:
             copy_file(source.path / name, directory / name)
-        config = {**source.config, "quantization_config": quantization_config(self._codec)}
-        write_atomically(directory / CONFIG_NAME, _json_bytes(config))
-        weight_map = {name: shard.name for shard in shards for name in shard.tensor_names}
-        metadata = {"total_size": sum(shard.data_bytes for shard in shards)}
-        write_atomically(
-            directory / WEIGHT_MAP_NAME,
-            _json_bytes({"metadata": metadata, "weight_map": dict(sorted(weight_map.items()))}),
-        )
+        write_atomically(directory / CONFIG_NAME, packed_config(source, self._codec))
+        summaries = ((shard.name, shard.data_bytes, shard.tensor_names) for shard in shards)
+        write_atomically(directory / WEIGHT_MAP_NAME, packed_weight_map(summaries))
         files = [CONFIG_NAME, WEIGHT_MAP_NAME, *source.copied_files]
         manifest = build_manifest(directory, self._codec, shards, files)
         write_atomically(directory / MANIFEST_NAME, manifest.to_bytes())

@@ -9,6 +9,7 @@ numbers.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vortex_engine.c3.geometry import count_tiles, tile_limit
@@ -83,7 +84,7 @@ def plan_packing(source: Source, codec: str, max_shard_bytes: int) -> PackPlan:
     least_bytes = sum(tensor.n_bytes for tensor in others) + sum(
         _least_matrix_bytes(tensor, codec, limit) for tensor in matrices
     )
-    plans = (_plan_shard(shard_name(i + 1, len(shards)), tensors) for i, tensors in enumerate(shards))
+    plans = (plan_shard(shard_name(i + 1, len(shards)), tensors) for i, tensors in enumerate(shards))
     return PackPlan(tuple(plans), limit, least_bytes)
 
 
@@ -121,7 +122,9 @@ def _least_matrix_bytes(tensor: SourceTensor, codec: str, limit_bytes: int) -> i
     return max(rows * cols * _LEAST_BITS[codec][dtype] // 8, n_tiles * ALIGNMENT) + n_tiles * INDEX_COLUMNS * 8
 
 
-def _plan_shard(name: str, tensors: list[SourceTensor]) -> ShardPlan:
+def plan_shard(name: str, tensors: Iterable[SourceTensor]) -> ShardPlan:
+    """Lay out one shard; the matrices are in file order already."""
+    tensors = tuple(tensors)
     matrices = tuple(tensor for tensor in tensors if tensor.is_matrix)
     # Falling element size keeps every tensor aligned to its elements without a hole.
     others = tuple(

@@ -23,7 +23,7 @@ def read_slabs(
     pending_group: Group | None = None
     with ThreadPoolExecutor(1, "vortex-read") as executor:
         for number, (tensor, group) in enumerate(work):
-            following = executor.submit(_read_slab, reader, tensor, group, buffers, number % 2)
+            following = executor.submit(read_slab, reader, tensor, group, buffers, number % 2)
             if pending is not None and pending_group is not None:
                 yield pending_group, pending.result()
             pending, pending_group = following, group
@@ -31,9 +31,10 @@ def read_slabs(
             yield pending_group, pending.result()
 
 
-def _read_slab(
+def read_slab(
     reader: SourceReader, tensor: SourceTensor, group: Group, buffers: list[npt.NDArray[np.uint8]], which: int
 ) -> npt.NDArray[np.uint8]:
+    """The row-major bytes of one group's rectangle, in `buffers[which]`, which grows as needed."""
     item_bytes = ITEM_BYTES[matrix_dtype(tensor)]
     row_bytes = tensor.shape[1] * item_bytes
     slab_row_bytes = group.n_cols * item_bytes

@@ -18,7 +18,7 @@ from vortex_engine.c3.files import ShortReadError, crc_of_range, open_fd, read_e
 from vortex_engine.c3.index import TileIndexError, check_index
 from vortex_engine.c3.layout import INDEX_SUFFIX, TILES_SUFFIX
 from vortex_engine.c3.manifest import ShardSeal, check_file, read_manifest
-from vortex_engine.c3.safetensors_header import MAX_HEADER_BYTES, Header, HeaderError, parse_header
+from vortex_engine.c3.safetensors_header import MAX_HEADER_BYTES, Header, HeaderError, TensorSpan, parse_header
 from vortex_engine.errors import CorruptTileError, MachineError
 
 Progress = Callable[[int, int, str], None]
@@ -189,6 +189,15 @@ class ShardSurvey:
         for name, tile, offset, reason in bad:
             self._add("tile" if tile is not None else "index", reason, name, tile, offset)
         return n_read, io_mode
+
+    def span(self, name: str) -> TensorSpan | None:
+        """Where a tensor lies, by the sealed header."""
+        return None if self.header is None else self.header.tensors.get(name)
+
+    def offset(self, span: TensorSpan) -> int:
+        """Absolute offset of a tensor of this shard."""
+        assert self.header is not None
+        return self.header.data_offset + span.begin
 
     def _look_inside(self, fd: int) -> None:
         try:

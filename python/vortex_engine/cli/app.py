@@ -12,6 +12,7 @@ from vortex_engine.cli.doctor import doctor
 from vortex_engine.cli.generate import generate
 from vortex_engine.cli.inspect import inspect
 from vortex_engine.cli.pack import pack
+from vortex_engine.cli.repair import repair
 
 __all__ = ["app"]
 
@@ -44,5 +45,5 @@ def _program(  # pyright: ignore[reportUnusedFunction]  # typer calls it
         typer.echo(context.get_help())
 
 
-for _command in (pack, inspect, generate, demo, bench, doctor):
+for _command in (pack, inspect, repair, generate, demo, bench, doctor):
     app.command()(_command)
