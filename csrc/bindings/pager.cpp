@@ -42,6 +42,7 @@ py::dict counters(const Pager& pager) {
   out["n_tiles"] = c.n_tiles;
   out["n_resident_tiles"] = c.n_resident_tiles;
   out["n_kept_prefixes"] = c.n_kept_prefixes;
+  out["follows_recency"] = c.follows_recency;
   out["io_mode"] = c.io_mode == IoMode::direct ? "o_direct" : "buffered";
   return out;
 }

@@ -20,13 +20,19 @@ void Pager::begin_loading(int64_t id, bool by_prefetch) {
   PagedTile& t = tiles_[id];
   t.status = TileStatus::loading;
   t.prefetched = by_prefetch;
-  if (own_bytes(id) > 0 && !std::exchange(t.charged, true)) charge(own_bytes(id));
+  if (t.prefix_kept && !std::exchange(t.prefix_charged, true)) charge(prefix_bytes_[id]);
+  if (t.resident && !std::exchange(t.frame.charged, true)) charge(t.frame.bytes);
 }
 
-// Memory that the tile keeps for itself once it was read.
-uint64_t Pager::own_bytes(int64_t id) const {
-  if (tiles_[id].resident) return stored_bytes_[id];
-  return tiles_[id].prefix_kept ? prefix_bytes_[id] : 0;
+// What the tile puts into its frame or slot.
+uint64_t Pager::passing_bytes(int64_t id) const {
+  return stored_bytes_[id] - (tiles_[id].prefix_kept ? prefix_bytes_[id] : 0);
+}
+
+void Pager::place(int64_t id, uint8_t* memory) {
+  PagedTile& t = tiles_[id];
+  if (!t.prefix_kept) t.prefix = memory;
+  if (prefix_bytes_[id] > 0) t.residual = t.prefix_kept ? memory : memory + prefix_bytes_[id];
 }
 
 std::exception_ptr Pager::load(int64_t id) {
@@ -85,7 +91,7 @@ void Pager::finish_loading(int64_t id, std::exception_ptr error) {
     t.status = TileStatus::ready;
     if (t.prefix_kept && !std::exchange(t.prefix_loaded, true)) resident_bytes_ += prefix_bytes_[id];
     if (t.resident) {
-      resident_bytes_ += stored_bytes_[id];
+      resident_bytes_ += passing_bytes(id);
       ++n_filled_;
       t.fast.store(std::exchange(t.prefetched, false) ? FastPath::prefetched : FastPath::ready,
                    std::memory_order_release);

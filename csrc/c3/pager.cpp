@@ -142,17 +142,17 @@ void Pager::start(const std::vector<int>& sweep) {
 }
 
 void Pager::plan_residency(const std::vector<int>& sweep) {
-  std::vector<int64_t> order;
   for (int handle : sweep)
     for (size_t i = 0; i < matrices_[handle].tiles.size(); ++i)
-      order.push_back(matrices_[handle].first_tile + static_cast<int64_t>(i));
-  const ResidencyPlan plan = policy_->plan({budget_bytes_, stored_bytes_, prefix_bytes_, order, prefetch_depth_});
+      sweep_.push_back(matrices_[handle].first_tile + static_cast<int64_t>(i));
+  const ResidencyPlan plan = policy_->plan({budget_bytes_, stored_bytes_, prefix_bytes_, sweep_, prefetch_depth_});
 
   slot_bytes_ = plan.slot_bytes;
   ring_ = std::make_unique<Ring>(plan.n_slots);
   arena_ = Arena(plan.resident_bytes + static_cast<uint64_t>(plan.n_slots) * slot_bytes_);
   tiles_ = std::make_unique<PagedTile[]>(stored_bytes_.size());
   uint8_t* next = arena_.data() + static_cast<uint64_t>(plan.n_slots) * slot_bytes_;
+  std::vector<uint64_t> passing(stored_bytes_.size());
   for (size_t handle = 0; handle < matrices_.size(); ++handle)
     for (size_t i = 0; i < matrices_[handle].tiles.size(); ++i) {
       const size_t id = static_cast<size_t>(matrices_[handle].first_tile) + i;
@@ -160,27 +160,28 @@ void Pager::plan_residency(const std::vector<int>& sweep) {
       tile.matrix = static_cast<int>(handle);
       tile.resident = plan.resident[id];
       tile.prefix_kept = plan.prefix_kept[id];
-      if (tile.resident || tile.prefix_kept) tile.prefix = next;
-      if (tile.resident && prefix_bytes_[id] > 0) tile.residual = next + prefix_bytes_[id];
-      next += own_bytes(static_cast<int64_t>(id));
+      passing[id] = passing_bytes(static_cast<int64_t>(id));
+      if (tile.prefix_kept) tile.prefix = std::exchange(next, next + prefix_bytes_[id]);
+      if (tile.resident) {
+        tile.frame = {next, passing[id], false};
+        place(static_cast<int64_t>(id), std::exchange(next, next + passing[id]));
+      }
       n_resident_tiles_ += tile.resident;
       n_kept_prefixes_ += tile.prefix_kept;
     }
-  n_sweep_ = order.size();
-  for (size_t i = 0; i < order.size(); ++i) {
-    PagedTile& tile = tiles_[order[i]];
-    tile.position = static_cast<int64_t>(i);
-    if (tile.resident) {
-      fill_.push_back(order[i]);
-    } else {
-      tile.rank = static_cast<int64_t>(missing_.size());
-      missing_.push_back(order[i]);
-    }
+  uint64_t sweep_bytes = 0;
+  for (size_t i = 0; i < sweep_.size(); ++i) {
+    tiles_[sweep_[i]].position = static_cast<int64_t>(i);
+    sweep_bytes += passing[sweep_[i]];
+    if (tiles_[sweep_[i]].resident) fill_.push_back(sweep_[i]);
   }
+  list_missing();
+  if (plan.adapts && plan.n_slots > 0 && n_resident_tiles_ > 0)
+    adaptation_ = std::make_unique<Adaptation>(passing, plan.resident, sweep_bytes);
   prefetches_ = plan.prefetch && prefetch_depth_ > 0;
   max_wanted_ = std::min(prefetch_depth_, plan.n_slots - 1);
   cursor_ = std::make_unique<SweepCursor>(static_cast<int64_t>(missing_.size()), std::max(max_wanted_, 0));
-  anchor_turn_ = cursor_->next();
+  anchor_turn_ = used_turn_ = cursor_->next();
   fill_left_ = fill_.size();
 }
 
@@ -195,13 +196,14 @@ int64_t Pager::tile_id(int handle, int64_t tile) const {
 PinnedTile Pager::acquire(int handle, int64_t tile, Access access) {
   const int64_t id = tile_id(handle, tile);
   PagedTile& t = tiles_[id];
-  const FastPath fast = t.fast.load(std::memory_order_acquire);
-  if (fast == FastPath::locked) return acquire_slow(id, access);
+  if (adaptation_) adaptation_->used(id);
+  if (t.fast.load(std::memory_order_relaxed) == FastPath::locked) return acquire_slow(id, access);
   // close() sets closed_ and then waits for pins, so one of the two sees the other.
   t.pins.fetch_add(1);
-  if (closed_.load()) {
-    t.pins.fetch_sub(1);
-    throw ArgumentError("[pager] is closed");
+  const FastPath fast = t.fast.load();
+  if (fast == FastPath::locked || closed_.load()) {
+    undo_fast_pin(&t);
+    return acquire_slow(id, access);
   }
   count_served(fast == FastPath::prefetched && t.fast.exchange(FastPath::ready) == FastPath::prefetched);
   return pinned(&t);
@@ -292,7 +294,7 @@ bool Pager::take_slot_on_demand(int64_t id, Access access, Wait* wait) {
     if (access == Access::sweep && t.rank >= 0 && prefetches_) {
       const SweepCursor::Place place = cursor_->place(t.rank);
       if (place.where == SweepCursor::Where::far) resync(id, place.turn);
-      if (place.where == SweepCursor::Where::ahead && ring_prefetch_possible()) {
+      if (place.where == SweepCursor::Where::ahead && t.trusted && ring_prefetch_possible()) {
         wait->for_prefetch();
         return false;
       }
@@ -319,9 +321,7 @@ void Pager::assign_slot(int64_t id) {
   if (ring_->touch(slot)) charge(slot_bytes_);
   PagedTile& t = tiles_[id];
   t.slot = slot;
-  uint8_t* memory = arena_.data() + static_cast<uint64_t>(slot) * slot_bytes_;
-  if (!t.prefix_kept) t.prefix = memory;
-  if (prefix_bytes_[id] > 0) t.residual = t.prefix_kept ? memory : memory + prefix_bytes_[id];
+  place(id, arena_.data() + static_cast<uint64_t>(slot) * slot_bytes_);
 }
 
 void Pager::charge(uint64_t bytes) {
@@ -360,7 +360,7 @@ void Pager::release(PagedTile* t) {
   }
   std::lock_guard lock(mutex_);
   if (--t->pins == 0 && !(*ring_)[t->slot].wanted) {
-    ring_->let_go(t->slot);
+    if (!take_over_a_frame(t - tiles_.get())) ring_->let_go(t->slot);
     slots_changed();
   }
 }
@@ -387,6 +387,7 @@ Counters Pager::counters() const {
   c.n_tiles = static_cast<int64_t>(stored_bytes_.size());
   c.n_resident_tiles = n_resident_tiles_;
   c.n_kept_prefixes = n_kept_prefixes_;
+  c.follows_recency = adaptation_ && adaptation_->follows_recency();
   for (const auto& file : files_)
     if (file->mode() == IoMode::buffered) c.io_mode = IoMode::buffered;
   return c;

@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "c3/adaptation.h"
 #include "c3/arena.h"
 #include "c3/policy.h"
 #include "c3/ring.h"
@@ -50,7 +51,8 @@ struct Counters {
   uint64_t peak_bytes;             // largest held_bytes
   uint64_t budget_bytes, total_bytes;
   int64_t n_tiles, n_resident_tiles;  // all; those the plan keeps once they are read
-  int64_t n_kept_prefixes;            // tiles of which it keeps the prefix only
+  int64_t n_kept_prefixes;            // tiles whose prefix it keeps, resident or not
+  bool follows_recency;               // residents are displaced as LRU would, see Adaptation
   IoMode io_mode;                     // buffered when any file is
 };
 
@@ -82,9 +84,9 @@ class PinnedTile {
   TileView view_;
 };
 
-// States of a tile, all changed under Pager::mutex_. A tile is resident (own memory for ever) or passes through a slot
-// of the ring; only the latter can be evicted. Where the plan keeps its prefix, the first read puts that into memory of
-// its own, where it stays; the slot, the later reads and the states below are then about the residual.
+// States of a tile, all changed under Pager::mutex_. A tile is resident (it has a frame) or passes through a slot of
+// the ring. Where the plan keeps its prefix, the first read puts that into memory of its own, where it stays; frame,
+// slot, later reads and the states below are then about the residual.
 //   1 absent   no bytes here
 //   2 loading  one thread reads it, without the lock; pins may already be counted for those who wait
 //   3 ready    bytes are checked and do not change; pins == 0
@@ -98,9 +100,12 @@ class PinnedTile {
 //   2 -> 5  the read or a check failed; the slot is free again
 //   3 -> 4  acquire
 //   4 -> 3  last pin released; a slot that is not wanted becomes reusable
-//   3 -> 1  a reusable slot is taken for another tile (eviction)
+//   3 -> 1  a reusable slot is taken for another tile (eviction), or a resident tile makes room for another
+//           (displacement): that one, just released, is copied from its slot into the frame and is resident from then
+//           on
 //   5 -> 1  acquire throws the error; the last of those that waited for the read, where there were any
-// Resident tiles go 3 <-> 4 without the lock (PagedTile::fast), because they are never evicted.
+// Resident tiles go 3 <-> 4 without the lock: an acquire takes a pin and looks at PagedTile::fast again, a displacement
+// locks `fast` and looks at the pins again, so one of the two steps back.
 //
 // No deadlock: at most n_slots - 1 slots are wanted, so at least one is free, reusable, being read for a waiting
 // acquire, or pinned; who holds a pin never waits for another, so that slot comes back. Acquires that found no slot are
@@ -157,14 +162,22 @@ class Pager {
 
   // loading.cpp
   void begin_loading(int64_t id, bool by_prefetch);
-  uint64_t own_bytes(int64_t id) const;
+  uint64_t passing_bytes(int64_t id) const;
+  void place(int64_t id, uint8_t* memory);
   std::exception_ptr load(int64_t id);
   void read_checked(const Matrix& matrix, int64_t tile, uint8_t* prefix, uint8_t* residual, bool has_prefix,
                     std::atomic<uint64_t>* bytes_read) const;
   void finish_loading(int64_t id, std::exception_ptr error);
   [[noreturn]] void throw_failure(int64_t id, bool has_pin);
 
+  // displacement.cpp
+  void undo_fast_pin(PagedTile* tile);
+  bool take_over_a_frame(int64_t id);
+  bool can_make_room(int64_t id, int64_t victim) const;
+
   // prefetch.cpp
+  void list_missing();
+  void follow_displacements();
   void note_use(int64_t id);
   void drop_wanted(int slot);
   void resync(int64_t id, uint64_t turn);
@@ -188,22 +201,28 @@ class Pager {
   bool prefetches_ = false;
   Arena arena_;
   uint64_t slot_bytes_ = 0;
-  uint64_t n_sweep_ = 0;  // tiles
   int64_t n_resident_tiles_ = 0, n_kept_prefixes_ = 0;
   int max_wanted_ = 0;
   std::unique_ptr<PagedTile[]> tiles_;
-  std::vector<int64_t> missing_;  // non-resident tiles of the sweep, in order: rank -> tile
-  std::vector<int64_t> fill_;     // resident tiles of the sweep, in order
+  std::vector<int64_t> sweep_;              // tiles in order
+  std::vector<int64_t> fill_;               // those that the plan makes resident
+  std::unique_ptr<Adaptation> adaptation_;  // null where nobody is ever displaced
 
   mutable std::mutex mutex_;
   std::condition_variable loaded_, slots_, io_work_, left_;
   std::unique_ptr<Ring> ring_;
   std::unique_ptr<SweepCursor> cursor_;
-  std::list<uint64_t> urgent_;  // acquires that need a slot, first come first served
+  std::vector<int64_t> missing_;  // non-resident tiles of the sweep, in order: rank -> tile; up to n_displaced_ late
+  size_t n_displaced_ = 0;        // since missing_ was made
+  std::list<uint64_t> urgent_;    // acquires that need a slot, first come first served
   uint64_t next_ticket_ = 0;
   int n_waiting_for_prefetch_ = 0;
   bool prefetch_turn_ = false;
   uint64_t anchor_position_ = 0, anchor_turn_ = 0;  // where the sweep was last picked up
+  int n_in_order_ = 0;                              // missing tiles that the sweep used one after the other
+  bool swept_ = false;                              // a sweep ended since missing_ was made
+  int64_t last_position_ = -1;                      // of a sweep use
+  uint64_t used_turn_ = 0;                          // the last that it came to
   size_t fill_next_ = 0, fill_left_ = 0;
   std::unordered_map<int64_t, std::exception_ptr> failures_;
   int n_inside_ = 0;  // threads in acquire_slow

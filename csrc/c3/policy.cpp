@@ -84,8 +84,7 @@ class StablePolicy : public Policy {
     }
     const bool keeps_prefixes = plan.resident_bytes > 0;
     room = spread(streamed, input.sweep, room, &plan);
-    for (int64_t t : input.sweep)
-      plan.prefix_kept[t] = keeps_prefixes && !plan.resident[t] && input.prefix_bytes[t] > 0;
+    for (int64_t t : input.sweep) plan.prefix_kept[t] = keeps_prefixes && input.prefix_bytes[t] > 0;
     std::vector<int64_t> looked_up;
     for (size_t t = 0; t < stored.size(); ++t)
       if (!in_sweep[t]) looked_up.push_back(static_cast<int64_t>(t));
@@ -104,6 +103,7 @@ class LruPolicy : public Policy {
     plan.slot_bytes = largest(input.stored_bytes);
     plan.n_slots = static_cast<int>(std::min<uint64_t>(input.budget_bytes / plan.slot_bytes, plan.resident.size()));
     plan.prefetch = false;
+    plan.adapts = false;
     return plan;
   }
 };

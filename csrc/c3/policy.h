@@ -21,11 +21,12 @@ struct PlanInput {
 
 struct ResidencyPlan {
   std::vector<bool> resident;     // by tile id: stays once it was read
-  std::vector<bool> prefix_kept;  // by tile id: not resident, but its prefix stays; only the residual takes a slot
+  std::vector<bool> prefix_kept;  // by tile id: its prefix stays, resident or not; only the residual takes a slot
   uint64_t resident_bytes = 0;    // stored bytes of resident tiles and kept prefixes
   int n_slots = 0;                // slots that all other bytes pass through; 0 when every tile is resident
   uint64_t slot_bytes = 0;        // the most that any tile puts into a slot
   bool prefetch = true;
+  bool adapts = true;  // residents make room for tiles that are used more
 };
 
 class Policy {
@@ -38,7 +39,8 @@ class Policy {
 // stable: a fixed subset, spread evenly over the sweep, stays; the rest streams through a small prefetched ring. On a
 // cyclic scan this hits the budget's fraction, which is optimal, where LRU hits nothing. Where the budget holds every
 // prefix of the sweep, they all stay and only residuals stream: slots are about half as large, so that the ring costs
-// little even near the full budget, and the resident prefixes are a low-precision copy of the model.
+// little even near the full budget, and the resident prefixes are a low-precision copy of the model. Where access turns
+// out to be skewed, residents make room (see Adaptation).
 // lru: the whole budget is slots, the least recently used one is replaced, nothing is prefetched.
 std::unique_ptr<Policy> make_policy(PolicyKind kind);
 

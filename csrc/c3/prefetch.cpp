@@ -5,11 +5,18 @@
 #include "c3/pager.h"
 
 namespace vx {
+namespace {
+
+constexpr int kInOrder = 16;         // missing tiles used one after the other that make a sweep
+constexpr size_t kRemakeShare = 16;  // listing the missing tiles anew costs each displacement that many steps
+
+}  // namespace
 
 // A sweep acquire has come to this ring tile.
 void Pager::note_use(int64_t id) {
-  const PagedTile& t = tiles_[id];
+  PagedTile& t = tiles_[id];
   if (!prefetches_ || t.rank < 0) return;
+  t.trusted = t.trusted || !adaptation_ || adaptation_->regular(id);
   const Ring::Slot& slot = (*ring_)[t.slot];
   uint64_t now = slot.turn;
   if (slot.wanted) {
@@ -20,8 +27,16 @@ void Pager::note_use(int64_t id) {
     if (place.where == SweepCursor::Where::ahead) cursor_->mark_served(place.turn);
     now = place.turn;
   }
+  // Two workers may come to neighbours in either order.
+  if (now > used_turn_) n_in_order_ = now <= used_turn_ + 2 ? n_in_order_ + 1 : 0;
+  used_turn_ = std::max(used_turn_, now);
+  swept_ = swept_ || t.position < last_position_;
+  last_position_ = t.position;
   for (int s = 0; s < ring_->size(); ++s)
-    if ((*ring_)[s].wanted && cursor_->passed((*ring_)[s].turn, now)) drop_wanted(s);
+    if ((*ring_)[s].wanted && cursor_->passed((*ring_)[s].turn, now)) {
+      tiles_[(*ring_)[s].tile].trusted = false;
+      drop_wanted(s);
+    }
   slots_changed();
 }
 
@@ -33,10 +48,17 @@ void Pager::drop_wanted(int slot) {
 
 // The sweep goes on at this tile, far from what was read ahead: prefetch from there.
 void Pager::resync(int64_t id, uint64_t turn) {
+  n_in_order_ = 0;
+  // Tiles that it jumped over will be jumped over again; those it turned back before will not.
+  const int64_t position = tiles_[id].position;
   for (int s = 0; s < ring_->size(); ++s)
-    if ((*ring_)[s].wanted) drop_wanted(s);
+    if ((*ring_)[s].wanted) {
+      PagedTile& ahead = tiles_[(*ring_)[s].tile];
+      if (ahead.position < position && ahead.position > last_position_) ahead.trusted = false;
+      drop_wanted(s);
+    }
   cursor_->jump_behind(turn);
-  anchor_turn_ = turn;
+  anchor_turn_ = used_turn_ = turn;
   anchor_position_ = static_cast<uint64_t>(tiles_[id].position);
   if (n_filled_ < n_resident_tiles_) {
     fill_left_ = fill_.size();
@@ -49,6 +71,9 @@ void Pager::resync(int64_t id, uint64_t turn) {
 
 bool Pager::ring_prefetch_possible() const {
   if (!prefetches_ || cursor_->empty() || ring_->n_wanted() >= max_wanted_) return false;
+  if (cursor_->next() > cursor_->horizon(used_turn_)) return false;
+  // What follows recency seldom follows the sweep: most of what is read ahead would not be used.
+  if (adaptation_ && adaptation_->follows_recency() && n_in_order_ < kInOrder) return false;
   const PagedTile& next = tiles_[missing_[cursor_->next_rank()]];
   if (next.status == TileStatus::failed) return false;  // until an acquire was told
   return next.slot < 0 || !(*ring_)[next.slot].wanted;
@@ -64,7 +89,7 @@ int64_t Pager::pick_ring_prefetch() {
     const int64_t id = missing_[cursor_->next_rank()];
     PagedTile& t = tiles_[id];
     const bool served = cursor_->take_served(turn);
-    if (!served && t.status == TileStatus::absent) {
+    if (!served && !t.resident && t.trusted && t.status == TileStatus::absent) {
       if (!ring_->has_slot()) break;
       assign_slot(id);
       ring_->want(t.slot, turn);
@@ -80,22 +105,50 @@ int64_t Pager::pick_ring_prefetch() {
   return picked;
 }
 
-// The next resident tile of the sweep that was never read, or -1.
+// The next tile of the sweep that the plan made resident and that was never read, or -1.
 int64_t Pager::next_fill() {
+  if (adaptation_ && adaptation_->follows_recency()) return -1;
   for (; fill_left_ > 0; --fill_left_, fill_next_ = (fill_next_ + 1) % fill_.size())
-    if (tiles_[fill_[fill_next_]].status == TileStatus::absent) return fill_[fill_next_];
+    if (const PagedTile& t = tiles_[fill_[fill_next_]]; t.resident && t.status == TileStatus::absent)
+      return fill_[fill_next_];
   return -1;
 }
 
 bool Pager::fill_comes_first(int64_t fill_tile) const {
   if (cursor_->empty() || cursor_->next() >= anchor_turn_ + missing_.size()) return true;
   const auto distance = [&](int64_t id) {
-    return (static_cast<uint64_t>(tiles_[id].position) + n_sweep_ - anchor_position_) % n_sweep_;
+    return (static_cast<uint64_t>(tiles_[id].position) + sweep_.size() - anchor_position_) % sweep_.size();
   };
   return distance(fill_tile) < distance(missing_[cursor_->next_rank()]);
 }
 
+// Where residents changed, missing_ is made anew after a sweep, or sooner when they are many.
+void Pager::follow_displacements() {
+  if (n_displaced_ == 0 || (!swept_ && n_displaced_ * kRemakeShare < missing_.size())) return;
+  n_displaced_ = 0;
+  swept_ = false;
+  for (int s = 0; s < ring_->size(); ++s)
+    if ((*ring_)[s].wanted) drop_wanted(s);
+  list_missing();
+  cursor_ = std::make_unique<SweepCursor>(static_cast<int64_t>(missing_.size()), std::max(max_wanted_, 0));
+  const auto next = std::upper_bound(missing_.begin(), missing_.end(), last_position_,
+                                     [&](int64_t position, int64_t id) { return position < tiles_[id].position; });
+  cursor_->jump_behind(missing_.size() + static_cast<uint64_t>(next - missing_.begin()) - 1);
+  anchor_turn_ = used_turn_ = cursor_->next() - 1;
+  slots_changed();
+}
+
+void Pager::list_missing() {
+  missing_.clear();
+  for (int64_t id : sweep_) {
+    PagedTile& t = tiles_[id];
+    t.rank = t.resident ? -1 : static_cast<int64_t>(missing_.size());
+    if (!t.resident) missing_.push_back(id);
+  }
+}
+
 int64_t Pager::pick_prefetch() {
+  follow_displacements();
   const int64_t fill_tile = next_fill();
   int64_t picked = -1;
   if (fill_tile < 0 || !fill_comes_first(fill_tile)) picked = pick_ring_prefetch();

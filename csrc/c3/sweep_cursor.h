@@ -14,6 +14,7 @@ class SweepCursor {
   SweepCursor(int64_t n_missing, int ahead)
       : n_(static_cast<uint64_t>(n_missing)),
         reorder_(std::clamp<uint64_t>(n_ / 4, 1, kReorder)),
+        reach_(kReorder + static_cast<uint64_t>(ahead)),
         behind_(std::min(n_ / 2, reorder_ + static_cast<uint64_t>(ahead))),
         next_(n_) {}
 
@@ -21,6 +22,8 @@ class SweepCursor {
   uint64_t next() const { return next_; }  // turn to prefetch next
   int64_t next_rank() const { return static_cast<int64_t>(next_ % n_); }
   void advance() { ++next_; }
+  // The last turn worth looking at when the sweep has come to `now`: tiles may be passed over on the way.
+  uint64_t horizon(uint64_t now) const { return now + reach_; }
 
   // ahead: the prefetcher is about to come there. behind: it was there, a worker is late or the tile was dropped. far:
   // the sweep went on somewhere else.
@@ -51,7 +54,7 @@ class SweepCursor {
   // Workers take tiles in sweep order but arrive out of order by as many as there are workers.
   static constexpr uint64_t kReorder = 16;
 
-  uint64_t n_, reorder_, behind_, next_;
+  uint64_t n_, reorder_, reach_, behind_, next_;
   std::set<uint64_t> served_;
 };
 

@@ -183,6 +183,7 @@ class ReferencePager:
             "n_tiles": sum(len(matrix.index) for matrix in self._matrices),
             "n_resident_tiles": 0,
             "n_kept_prefixes": 0,
+            "follows_recency": False,
             "io_mode": "buffered",
         }
 

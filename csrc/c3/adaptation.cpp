@@ -1,0 +1,172 @@
+#include "c3/adaptation.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <numeric>
+
+namespace vx {
+namespace {
+
+constexpr double kMuchSooner = 1.5;    // how many times later the resident must be expected
+constexpr double kClearlyFewer = 1.1;  // how many times more bytes the rule in force must have missed
+constexpr uint64_t kCandidates = 16;   // residents looked at for one decision
+constexpr uint64_t kSampledTiles = 4096;
+constexpr uint64_t kWindowSweeps = 16;  // what was missed so long ago counts 1/e
+
+bool sampled(int64_t tile, uint64_t stride) {
+  return (static_cast<uint64_t>(tile) * 0x9E3779B97F4A7C15u >> 32) % stride == 0;
+}
+
+}  // namespace
+
+Adaptation::Adaptation(std::vector<uint64_t> bytes, const std::vector<bool>& resident, uint64_t sweep_bytes)
+    : bytes_(std::move(bytes)),
+      sweep_bytes_(std::max<uint64_t>(sweep_bytes, 1)),
+      uses_(std::make_unique<Use[]>(bytes_.size())),
+      place_(bytes_.size(), -1),
+      steady_place_(bytes_.size(), -1),
+      in_lru_(bytes_.size(), lru_.by_use.end()) {
+  sample_stride_ = std::max<uint64_t>(bytes_.size() / kSampledTiles, 1);
+  uint64_t all = 0, sample = 0, held = 0;
+  for (size_t t = 0; t < bytes_.size(); ++t) {
+    const int64_t id = static_cast<int64_t>(t);
+    all += bytes_[t];
+    if (resident[t]) {
+      held += bytes_[t];
+      place_[t] = static_cast<int64_t>(residents_.size());
+      residents_.push_back(id);
+      by_age_.push({0, id});
+    }
+    if (!sampled(id, sample_stride_)) continue;
+    sample += bytes_[t];
+    if (!resident[t]) continue;
+    steady_place_[t] = static_cast<int64_t>(steady_.tiles.size());
+    steady_.tiles.push_back(id);
+    steady_.bytes += bytes_[t];
+  }
+  const double share = static_cast<double>(sample) / static_cast<double>(std::max<uint64_t>(all, 1));
+  sample_capacity_ = std::max(steady_.bytes, static_cast<uint64_t>(static_cast<double>(held) * share));
+  decay_per_byte_ = 1.0 / (static_cast<double>(kWindowSweeps * sweep_bytes_) * std::max(share, 1e-9));
+}
+
+void Adaptation::used(int64_t tile) {
+  Use& use = uses_[static_cast<size_t>(tile)];
+  const uint64_t now = clock_.fetch_add(bytes_[static_cast<size_t>(tile)], std::memory_order_relaxed) + 1;
+  const uint64_t last = use.last.load(std::memory_order_relaxed);
+  if (last > 0 && now > last) {
+    const uint64_t mean = use.interval.load(std::memory_order_relaxed), interval = now - last;
+    const uint64_t before = use.last_interval.exchange(interval, std::memory_order_relaxed);
+    const uint64_t off = interval > before ? interval - before : before - interval;
+    use.regular.store(off < before / 4, std::memory_order_relaxed);
+    use.interval.store(mean == 0 ? interval : (mean + interval) / 2, std::memory_order_relaxed);
+  }
+  use.last.store(now, std::memory_order_relaxed);
+  if (sampled(tile, sample_stride_)) sample(tile, last > 0, now);
+}
+
+uint64_t Adaptation::expected(int64_t tile, uint64_t now) const {
+  const Use& use = uses_[static_cast<size_t>(tile)];
+  const uint64_t last = use.last.load(std::memory_order_relaxed), mean = use.interval.load(std::memory_order_relaxed);
+  return std::max(mean > 0 ? mean : sweep_bytes_, now > last ? now - last : 0);
+}
+
+bool Adaptation::much_sooner(int64_t tile, int64_t resident, uint64_t now) const {
+  if (uses_[static_cast<size_t>(tile)].interval.load(std::memory_order_relaxed) == 0) return false;
+  return static_cast<double>(expected(tile, now)) * kMuchSooner < static_cast<double>(expected(resident, now));
+}
+
+// What a tile's first use misses counts for neither rule.
+void Adaptation::sample(int64_t tile, bool seen_before, uint64_t now) {
+  const size_t t = static_cast<size_t>(tile);
+  const std::lock_guard lock(sample_mutex_);
+  const uint64_t size = bytes_[t];
+  const bool missed_recent = in_lru_[t] == lru_.by_use.end(), missed_steady = steady_place_[t] < 0;
+  if (missed_recent) {
+    in_lru_[t] = lru_.by_use.insert(lru_.by_use.end(), tile);
+    lru_.bytes += size;
+    while (lru_.bytes > sample_capacity_) {
+      const size_t oldest = static_cast<size_t>(lru_.by_use.front());
+      lru_.bytes -= bytes_[oldest];
+      in_lru_[oldest] = lru_.by_use.end();
+      lru_.by_use.pop_front();
+    }
+  } else {
+    lru_.by_use.splice(lru_.by_use.end(), lru_.by_use, in_lru_[t]);
+  }
+  if (!seen_before) return;
+  if (missed_steady && !steady_.tiles.empty()) {
+    int64_t latest = -1;
+    for (uint64_t i = 0; i < kCandidates; ++i) {
+      const int64_t one = steady_.tiles[sample_random_() % steady_.tiles.size()];
+      if (latest < 0 || expected(one, now) > expected(latest, now)) latest = one;
+    }
+    const uint64_t without = steady_.bytes - bytes_[static_cast<size_t>(latest)];
+    if (without + size <= sample_capacity_ && much_sooner(tile, latest, now)) {
+      const int64_t place = std::exchange(steady_place_[static_cast<size_t>(latest)], -1);
+      steady_.tiles[static_cast<size_t>(place)] = tile;
+      steady_place_[t] = place;
+      steady_.bytes = without + size;
+    }
+  }
+  const double keep = std::exp(-static_cast<double>(size) * decay_per_byte_);
+  steady_.missed = steady_.missed * keep + (missed_steady ? static_cast<double>(size) : 0.0);
+  lru_.missed = lru_.missed * keep + (missed_recent ? static_cast<double>(size) : 0.0);
+  const bool recent = recent_.load(std::memory_order_relaxed);
+  const double in_force = recent ? lru_.missed : steady_.missed, other = recent ? steady_.missed : lru_.missed;
+  // A few tiles are no evidence.
+  if (in_force > other * kClearlyFewer + 4.0 * static_cast<double>(size))
+    recent_.store(!recent, std::memory_order_relaxed);
+}
+
+int64_t Adaptation::victim(int64_t tile, const std::function<bool(int64_t)>& fits) {
+  if (residents_.empty()) return -1;
+  return follows_recency() ? recent_victim(fits) : steady_victim(tile, fits);
+}
+
+int64_t Adaptation::steady_victim(int64_t tile, const std::function<bool(int64_t)>& fits) {
+  const uint64_t now = clock_.load(std::memory_order_relaxed);
+  int64_t latest = -1;
+  for (uint64_t i = 0; i < kCandidates; ++i) {
+    const int64_t one = residents_[random_() % residents_.size()];
+    if ((latest < 0 || expected(one, now) > expected(latest, now)) && much_sooner(tile, one, now) && fits(one))
+      latest = one;
+  }
+  return latest;
+}
+
+int64_t Adaptation::recent_victim(const std::function<bool(int64_t)>& fits) {
+  std::vector<Aged> passed;
+  int64_t found = -1;
+  while (found < 0 && passed.size() < kCandidates && !by_age_.empty()) {
+    const Aged oldest = by_age_.top();
+    by_age_.pop();
+    const size_t t = static_cast<size_t>(oldest.second);
+    if (place_[t] < 0) continue;  // displaced by the other rule
+    const uint64_t last = uses_[t].last.load(std::memory_order_relaxed);
+    if (last != oldest.first) {
+      by_age_.push({last, oldest.second});
+      continue;
+    }
+    passed.push_back(oldest);
+    if (fits(oldest.second)) found = oldest.second;
+  }
+  for (const Aged& entry : passed) by_age_.push(entry);
+  return found;
+}
+
+void Adaptation::swapped(int64_t victim, int64_t tile) {
+  const int64_t place = std::exchange(place_[static_cast<size_t>(victim)], -1);
+  residents_[static_cast<size_t>(place)] = tile;
+  place_[static_cast<size_t>(tile)] = place;
+  const auto aged = [&](int64_t t) {
+    return Aged{uses_[static_cast<size_t>(t)].last.load(std::memory_order_relaxed), t};
+  };
+  by_age_.push(aged(tile));
+  if (by_age_.size() > 2 * residents_.size() + kCandidates) {  // mostly entries of displaced tiles
+    by_age_ = {};
+    for (int64_t t : residents_) by_age_.push(aged(t));
+  }
+}
+
+}  // namespace vx
