@@ -54,8 +54,8 @@ FloatLayout float_layout(Dtype dtype) {
 }
 
 const TileCodec* find_codec(uint64_t id) {
-  static const TileCodec* const codecs[] = {&raw_codec(), &exact_codec(), &int8_codec(), &int4_codec(),
-                                            &lz4_codec(), nullptr,        &dense_codec()};  // by id
+  static const TileCodec* const codecs[] = {&raw_codec(), &exact_codec(),   &int8_codec(), &int4_codec(),
+                                            &lz4_codec(), &exact12_codec(), &dense_codec()};  // by id
   return id < std::size(codecs) ? codecs[id] : nullptr;
 }
 

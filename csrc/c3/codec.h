@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "c3/codec_exact.h"
+#include "c3/codec_exact12.h"
 #include "c3/codec_int.h"
 #include "c3/tile.h"
 
@@ -42,6 +43,7 @@ struct PanelReader {
   union {
     RawPanel raw;
     ExactPanel exact;
+    Exact12Panel exact12;
     IntPanel integer;  // int8 and int4
   };
 };

@@ -17,7 +17,8 @@ struct TileCodec {
   void (*check)(const TileView& tile);
   void (*decode)(const TileView& tile, void* out);
   void (*open)(const TileView& tile, int64_t panel, PanelReader* reader, PanelScratch& scratch);
-  // False when the tile is to be stored raw. Weights of dtype f32 are not upcast bf16.
+  // False when the tile is to be stored raw. Weights of dtype f32 are not upcast bf16. A codec that does not take a
+  // dtype may name another one in tile->codec.
   bool (*encode)(const Weights& weights, EncodedTile* tile);
 };
 
@@ -26,6 +27,7 @@ const TileCodec& exact_codec();
 const TileCodec& int8_codec();
 const TileCodec& int4_codec();
 const TileCodec& lz4_codec();
+const TileCodec& exact12_codec();
 const TileCodec& dense_codec();
 
 // nullptr for an unknown id.

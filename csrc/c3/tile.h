@@ -12,7 +12,7 @@ constexpr int64_t kBlockCols = 8;             // columns of a panel encoded toge
 constexpr int64_t kAlignment = 4096;          // file offset of every range; unit of O_DIRECT
 constexpr uint64_t kMaxTileBytes = 1u << 20;  // stored bytes of one tile, both ranges, alignment included
 
-enum class Codec : uint8_t { raw = 0, exact = 1, int8 = 2, int4 = 3, lz4 = 4, dense = 6 };
+enum class Codec : uint8_t { raw = 0, exact = 1, int8 = 2, int4 = 3, lz4 = 4, exact12 = 5, dense = 6 };
 enum class Dtype : uint8_t { bf16 = 1, f16 = 2, f32 = 3 };
 
 constexpr uint64_t align_up(uint64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }

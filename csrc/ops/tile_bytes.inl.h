@@ -36,15 +36,16 @@ VX_INLINE u8x64 shl(u8x64 a, int mask) {
 }
 VX_INLINE u8x64 lookup(Lut lut, u8x64 index) { return {_mm512_shuffle_epi8(lut.v, index.v)}; }
 
-// Writes 64 fp32 patterns, natural row order, from their bytes in vector byte order (most significant first).
-VX_INLINE void emit(float* out, u8x64 high, u8x64 low) {
+// 64 fp32 patterns, natural row order, from their two high bytes in vector byte order.
+VX_INLINE void widen(u8x64 high, u8x64 low, f32x16 (&out)[4]) {
   const __m512i keep = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
   const __m512i a = _mm512_unpacklo_epi8(low.v, high.v), b = _mm512_unpackhi_epi8(low.v, high.v);
-  _mm512_storeu_si512(out, _mm512_slli_epi32(a, 16));
-  _mm512_storeu_si512(out + 16, _mm512_and_si512(a, keep));
-  _mm512_storeu_si512(out + 32, _mm512_slli_epi32(b, 16));
-  _mm512_storeu_si512(out + 48, _mm512_and_si512(b, keep));
+  out[0].v = _mm512_castsi512_ps(_mm512_slli_epi32(a, 16));
+  out[1].v = _mm512_castsi512_ps(_mm512_and_si512(a, keep));
+  out[2].v = _mm512_castsi512_ps(_mm512_slli_epi32(b, 16));
+  out[3].v = _mm512_castsi512_ps(_mm512_and_si512(b, keep));
 }
+// Writes 64 fp32 patterns from all their bytes, most significant first.
 VX_INLINE void emit(float* out, u8x64 high, u8x64 low, u8x64 byte1, u8x64 byte0) {
   const __m512i keep = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
   const __m512i a = _mm512_unpacklo_epi8(low.v, high.v), b = _mm512_unpackhi_epi8(low.v, high.v);
@@ -93,13 +94,19 @@ VX_INLINE u8x64 lookup(Lut lut, u8x64 index) {
 VX_INLINE void store_lanes(float* out, __m256i lanes) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), lanes); }
 
 // Half of a 64-byte vector holds rows 8h … 8h+7 of every group of 16.
-VX_INLINE void emit_half(float* out, __m256i high, __m256i low) {
+VX_INLINE void widen_half(__m256i high, __m256i low, __m256 (&out)[4]) {
   const __m256i keep = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
   const __m256i a = _mm256_unpacklo_epi8(low, high), b = _mm256_unpackhi_epi8(low, high);
-  store_lanes(out, _mm256_slli_epi32(a, 16));
-  store_lanes(out + 16, _mm256_and_si256(a, keep));
-  store_lanes(out + 32, _mm256_slli_epi32(b, 16));
-  store_lanes(out + 48, _mm256_and_si256(b, keep));
+  out[0] = _mm256_castsi256_ps(_mm256_slli_epi32(a, 16));
+  out[1] = _mm256_castsi256_ps(_mm256_and_si256(a, keep));
+  out[2] = _mm256_castsi256_ps(_mm256_slli_epi32(b, 16));
+  out[3] = _mm256_castsi256_ps(_mm256_and_si256(b, keep));
+}
+VX_INLINE void widen(u8x64 high, u8x64 low, f32x16 (&out)[4]) {
+  __m256 even[4], odd[4];
+  widen_half(high.lo, low.lo, even);
+  widen_half(high.hi, low.hi, odd);
+  for (int v = 0; v < 4; ++v) out[v] = {even[v], odd[v]};
 }
 VX_INLINE void emit_half(float* out, __m256i high, __m256i low, __m256i byte1, __m256i byte0) {
   const __m256i keep = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
@@ -109,10 +116,6 @@ VX_INLINE void emit_half(float* out, __m256i high, __m256i low, __m256i byte1, _
   store_lanes(out + 16, _mm256_or_si256(_mm256_and_si256(a, keep), _mm256_srli_epi32(c, 16)));
   store_lanes(out + 32, _mm256_or_si256(_mm256_slli_epi32(b, 16), _mm256_andnot_si256(keep, d)));
   store_lanes(out + 48, _mm256_or_si256(_mm256_and_si256(b, keep), _mm256_srli_epi32(d, 16)));
-}
-VX_INLINE void emit(float* out, u8x64 high, u8x64 low) {
-  emit_half(out, high.lo, low.lo);
-  emit_half(out + 8, high.hi, low.hi);
 }
 VX_INLINE void emit(float* out, u8x64 high, u8x64 low, u8x64 byte1, u8x64 byte0) {
   emit_half(out, high.lo, low.lo, byte1.lo, byte0.lo);
@@ -174,7 +177,13 @@ VX_INLINE void emit(float* out, u8x64 high, u8x64 low, u8x64 byte1, u8x64 byte0)
     std::memcpy(out + row, &bits, 4);
   }
 }
-VX_INLINE void emit(float* out, u8x64 high, u8x64 low) { emit(out, high, low, zero_bytes(), zero_bytes()); }
+VX_INLINE void widen(u8x64 high, u8x64 low, f32x16 (&out)[4]) {
+  for (int row = 0; row < 64; ++row) {
+    const int at = byte_of_row(row);
+    const uint32_t bits = uint32_t{high.v[at]} << 24 | uint32_t{low.v[at]} << 16;
+    std::memcpy(&out[row / kLanes].v[row % kLanes], &bits, 4);
+  }
+}
 VX_INLINE void widen_bf16(const uint8_t* p, float* out) {
   for (int i = 0; i < 16; ++i) {
     const uint32_t bits = uint32_t{p[2 * i]} << 16 | uint32_t{p[2 * i + 1]} << 24;
@@ -183,5 +192,11 @@ VX_INLINE void widen_bf16(const uint8_t* p, float* out) {
 }
 
 #endif
+
+VX_INLINE void emit(float* out, u8x64 high, u8x64 low) {
+  f32x16 w[4];
+  widen(high, low, w);
+  for (int v = 0; v < 4; ++v) store(out + v * kLanes, w[v]);
+}
 
 }  // namespace vx::VX_SIMD_NS

@@ -157,12 +157,12 @@ VX_TEST(round_trip) {
   for (const Dtype dtype : {Dtype::bf16, Dtype::f16, Dtype::f32})
     for (const auto& [rows, cols] : shapes)
       for (int kind = 0; kind < 3; ++kind)
-        for (const Codec codec : {Codec::exact, Codec::raw, Codec::lz4, Codec::dense})
+        for (const Codec codec : {Codec::exact, Codec::raw, Codec::lz4, Codec::exact12, Codec::dense})
           check_round_trip(weights_of(dtype, rows * cols, kind, random), rows, cols, dtype, codec);
 }
 
 VX_TEST(every_half_pattern) {
-  for (const Codec codec : {Codec::exact, Codec::lz4, Codec::dense})
+  for (const Codec codec : {Codec::exact, Codec::lz4, Codec::exact12, Codec::dense})
     for (const Dtype dtype : {Dtype::bf16, Dtype::f16}) check_every_half_pattern(dtype, codec);
 }
 
@@ -187,7 +187,8 @@ VX_TEST(codecs_are_used) {
 
 VX_TEST(hostile_tiles) {
   std::mt19937 random(8);
-  for (const Codec codec : {Codec::exact, Codec::lz4, Codec::dense}) survive_hostile_tiles(codec, random);
+  for (const Codec codec : {Codec::exact, Codec::lz4, Codec::exact12, Codec::dense})
+    survive_hostile_tiles(codec, random);
 }
 
 }  // namespace

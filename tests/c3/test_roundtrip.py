@@ -36,7 +36,7 @@ def bits(rng, dtype, shape):
     return dtype, out
 
 
-@pytest.mark.parametrize("codec", ["exact", "raw", "lz4", "dense"])
+@pytest.mark.parametrize("codec", ["exact", "raw", "lz4", "exact12", "dense"])
 @pytest.mark.parametrize("dtype", ["BF16", "F16", "F32"])
 def test_every_shape_comes_back_bit_for_bit(write_source, assert_holds, tmp_path, codec, dtype):
     rng = np.random.default_rng(1)
@@ -49,7 +49,7 @@ def test_every_shape_comes_back_bit_for_bit(write_source, assert_holds, tmp_path
 
 
 @pytest.mark.parametrize("dtype", ["BF16", "F16"])
-@pytest.mark.parametrize("codec", ["exact", "lz4", "dense"])
+@pytest.mark.parametrize("codec", ["exact", "lz4", "exact12", "dense"])
 def test_all_65536_patterns(write_source, assert_holds, tmp_path, dtype, codec):
     shuffled = np.random.default_rng(2).permutation(1 << 16).astype(np.uint16)
     tensors = {

@@ -103,7 +103,7 @@ def test_decoding_token_by_token_gives_the_prompt_s_logits(tiny_c3_dir: Path, id
         np.testing.assert_array_equal(np.stack(single).view(np.uint32), model.logits(ids).view(np.uint32))
 
 
-@pytest.mark.parametrize("codec", ["dense", "lz4"])
+@pytest.mark.parametrize("codec", ["exact12", "dense", "lz4"])
 def test_lossless_codecs(
     tiny_hf_dir: Path,
     ids: list[int],

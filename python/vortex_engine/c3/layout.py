@@ -20,7 +20,7 @@ TILES_SUFFIX = ".c3"
 INDEX_SUFFIX = ".c3_index"
 INDEX_COLUMNS = 8
 
-CODEC_IDS = {"raw": 0, "exact": 1, "int8": 2, "int4": 3, "lz4": 4, "dense": 6}
+CODEC_IDS = {"raw": 0, "exact": 1, "int8": 2, "int4": 3, "lz4": 4, "exact12": 5, "dense": 6}
 LOSSY_CODECS = frozenset({"int8", "int4"})
 INT_GROUP_COLS = 32  # columns that share a scale; tiles of the lossy codecs start at a group
 DTYPE_IDS = {"bf16": 1, "f16": 2, "f32": 3}

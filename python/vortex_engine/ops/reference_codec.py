@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vortex_engine.ops import reference_dense, reference_lz4
+from vortex_engine.ops import reference_dense, reference_exact12, reference_lz4
 from vortex_engine.ops.reference_integers import decode_integers
 
 __all__ = ["decode_tile", "encode_tile", "encode_tiles", "to_float32"]
@@ -20,7 +20,7 @@ __all__ = ["decode_tile", "encode_tile", "encode_tiles", "to_float32"]
 Patterns = NDArray[Any]
 EncodedTile = tuple[bytes, bytes, int, int]
 
-RAW, EXACT, INT8, INT4, LZ4, DENSE = 0, 1, 2, 3, 4, 6
+RAW, EXACT, INT8, INT4, LZ4, EXACT12, DENSE = range(7)
 BF16, F16, F32 = 1, 2, 3
 PANEL_ROWS, BLOCK_COLS, BLOCK_WEIGHTS = 64, 8, 512
 PREFIX_BLOCK_BYTES = 320
@@ -55,8 +55,8 @@ _LAYOUTS = {BF16: _Layout(8, 7), F16: _Layout(5, 10), F32: _Layout(8, 23)}
 
 
 def _layout(op: str, codec: int, dtype: int) -> _Layout:
-    if codec not in (RAW, EXACT, INT8, INT4, LZ4, DENSE):
-        names = "0 (raw), 1 (exact), 2 (int8), 3 (int4), 4 (lz4) or 6 (dense)"
+    if not RAW <= codec <= DENSE:
+        names = "0 (raw), 1 (exact), 2 (int8), 3 (int4), 4 (lz4), 5 (exact12) or 6 (dense)"
         raise ValueError(f"[{op}] codec must be {names}, got {codec}")
     if dtype not in _LAYOUTS:
         raise ValueError(f"[{op}] dtype must be 1 (bf16), 2 (f16) or 3 (f32), got {dtype}")
@@ -136,6 +136,8 @@ def _decode_columns(codec: int, dtype: int, panels: int, n_cols: int, prefix: by
     _expect_sizes(prefix, residual, panels * panel_bytes if codec == RAW else len(prefix), 0)
     if codec == DENSE:
         return reference_dense.decode_panels(prefix, dtype, panels, n_cols)
+    if codec == EXACT12:
+        return reference_exact12.decode_panels(prefix, dtype, panels, n_cols)
     raw = reference_lz4.decode_blocks(prefix, panels, panel_bytes) if codec == LZ4 else prefix
     return np.frombuffer(raw, item).reshape(panels, n_cols, PANEL_ROWS)
 
@@ -212,8 +214,14 @@ def encode_tile(weights: Patterns, dtype: int, codec: int) -> EncodedTile:
     panels = -(-weights.shape[0] // PANEL_ROWS)
     if codec == RAW or (codec == LZ4 and len(raw[0]) > reference_lz4.MAX_RAW_BYTES):
         return raw
-    if codec == EXACT:
+    if codec == EXACT or (codec == EXACT12 and dtype != BF16):
         tile = _encode_exact(weights, dtype)
+    elif codec == EXACT12:
+        columns = np.frombuffer(raw[0], "<u2").reshape(panels, -1, PANEL_ROWS)
+        prefix = reference_exact12.encode_panels(columns)
+        if prefix is None:
+            return raw
+        tile = prefix, b"", EXACT12, dtype
     elif codec == LZ4:
         tile = reference_lz4.encode_blocks(raw[0], panels), b"", LZ4, dtype
     else:
