@@ -34,12 +34,14 @@ VX_INLINE void accumulate_rows(const float* weights, int64_t n_cols, const float
 
 static void accumulate(const float* weights, int64_t n_cols, const float* x, int64_t x_stride, int64_t n_rows,
                        float* acc) {
-  // Most rows whose sums fit the level's registers: 32 of 16 lanes, 16 of 8, or memory.
+  // As many sums as hide an FMA's latency, and registers left for the weights and one activation: 32 of 16 lanes, 16
+  // of 8.
 #if defined(VX_LEVEL_AVX512)
-  constexpr int kRows = 6, kVectors = 4;
+  constexpr int kFew = 4, kMany = 4;
 #else
-  constexpr int kRows = 3, kVectors = 2;
+  constexpr int kFew = 2, kMany = 1;
 #endif
+  constexpr int kRows = 6;
   int64_t m = 0;
   const int64_t groups = (n_rows + kRows - 1) / kRows;
   for (int64_t g = 0; g < groups; ++g) {
@@ -47,22 +49,20 @@ static void accumulate(const float* weights, int64_t n_cols, const float* x, int
     const float* xs = x + m * x_stride;
     float* a = acc + m * kPanelRows;
     switch (rows) {
-#if defined(VX_LEVEL_AVX512)
       case 6:
-        accumulate_rows<6, kVectors>(weights, n_cols, xs, x_stride, a);
+        accumulate_rows<6, kMany>(weights, n_cols, xs, x_stride, a);
         break;
       case 5:
-        accumulate_rows<5, kVectors>(weights, n_cols, xs, x_stride, a);
+        accumulate_rows<5, kMany>(weights, n_cols, xs, x_stride, a);
         break;
       case 4:
-        accumulate_rows<4, kVectors>(weights, n_cols, xs, x_stride, a);
+        accumulate_rows<4, kMany>(weights, n_cols, xs, x_stride, a);
         break;
-#endif
       case 3:
-        accumulate_rows<3, kVectors>(weights, n_cols, xs, x_stride, a);
+        accumulate_rows<3, kFew>(weights, n_cols, xs, x_stride, a);
         break;
       case 2:
-        accumulate_rows<2, kVectors>(weights, n_cols, xs, x_stride, a);
+        accumulate_rows<2, kFew>(weights, n_cols, xs, x_stride, a);
         break;
       default:
         accumulate_rows<1, 4>(weights, n_cols, xs, x_stride, a);
