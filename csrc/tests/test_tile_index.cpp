@@ -83,7 +83,7 @@ VX_TEST(each_rule_of_the_index_is_checked) {
       {2, row[2] & ~uint64_t{0xFFFFFFFF}, "stored size"},
       {2, row[2] + 2, "prefix size"},
       {2, row[2] + (uint64_t{1} << 32), "residual size"},
-      {4, row[4] + 1, "unknown codec"},
+      {4, row[4] | 255, "unknown codec"},
       {4, row[4] | 7 << 8, "unknown dtype"},
       {4, row[4] + (1 << 8), "source dtype"},
       {4, row[4] | 1 << 24, "reserved"},
