@@ -9,6 +9,7 @@
 #include "bindings/bindings.h"
 #include "common/pool.h"
 #include "ops/paged_linear.h"
+#include "ops/paged_linear_transposed.h"
 
 namespace vx {
 namespace {
@@ -76,6 +77,20 @@ py::list linear(Pool& pool, Pager& pager, const std::vector<int>& handles, const
   return outs;
 }
 
+py::array_t<float> linear_transposed(Pool& pool, Pager& pager, int handle, const py::array& x) {
+  const auto rows = checked<float>(x, 2, "paged_linear_transposed", "x");
+  const int64_t cols = pager.matrix(handle).cols;
+  py::array_t<float> out({rows.shape(0), static_cast<py::ssize_t>(cols)});
+  const float* data = rows.data();
+  const int64_t n_rows = rows.shape(0), in_features = rows.shape(1);
+  float* to = out.mutable_data();
+  {
+    const py::gil_scoped_release release;
+    paged_linear_transposed(pool.threads, pool.simd, pager, handle, data, n_rows, in_features, to);
+  }
+  return out;
+}
+
 py::array_t<float> embed(Pool& pool, Pager& pager, int handle, const py::array& ids) {
   const auto wanted = checked<int64_t>(ids, 1, "embed_rows", "ids");
   const int64_t cols = pager.matrix(handle).cols;
@@ -117,6 +132,8 @@ void bind_pager(py::module_& m) {
       .def("close", &Pager::close, Release());
   m.def("paged_linear", linear, py::arg("pool"), py::arg("pager"), py::arg("handles"), py::arg("x"), py::arg("biases"),
         "x [M, K] times every matrix, float32: a list of [M, N] arrays.");
+  m.def("paged_linear_transposed", linear_transposed, py::arg("pool"), py::arg("pager"), py::arg("handle"),
+        py::arg("x"), "x [M, N] times a matrix [N, K] as it is, float32 [M, K].");
   m.def("embed_rows", embed, py::arg("pool"), py::arg("pager"), py::arg("handle"), py::arg("ids"),
         "Rows of a matrix, float32 [T, K].");
 }

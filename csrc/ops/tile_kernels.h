@@ -1,4 +1,4 @@
-// The two inner kernels of paged_linear, one pair per SIMD level. Their bits do not depend on the level.
+// The inner kernels of the products with tiles, one set per SIMD level. Their bits do not depend on the level.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +23,10 @@ struct TileKernels {
   // The same for int8 and int4 tiles, whose order is in tile_int.inl.h. scratch: kScratchFloats and 64 floats a row.
   void (*multiply_integer)(PanelReader& reader, int64_t n_cols, const IntRows& rows, int64_t n_rows, float* acc,
                            float* scratch);
+  // sums[col / 64][m][col % 64] = fma(weights[col][row], x[m][row], sums) for the panel's panel_rows rows, ascending.
+  // scratch: 2 * kScratchFloats.
+  void (*multiply_transposed)(PanelReader& reader, int64_t n_cols, int64_t panel_rows, const float* x, int64_t x_stride,
+                              int64_t n_rows, float* sums, float* scratch);
 };
 
 const TileKernels& tile_kernels(Simd level);

@@ -1,6 +1,7 @@
 // Kernel text of tile_kernels.h, compiled once per SIMD level.
 #include <cstdint>
 
+#include "common/transpose.inl.h"
 #include "ops/tile_accumulate.inl.h"
 #include "ops/tile_exact.inl.h"
 #include "ops/tile_exact12.inl.h"
@@ -87,6 +88,28 @@ static void multiply(PanelReader& reader, int64_t n_cols, const float* x, int64_
   }
 }
 
-static constexpr TileKernels kTileKernels{decode, multiply, multiply_integer};
+// Once 64 columns are turned into lanes, this is the accumulation over 64 columns with rows and columns swapped.
+static void multiply_transposed(PanelReader& reader, int64_t n_cols, int64_t panel_rows, const float* x,
+                                int64_t x_stride, int64_t n_rows, float* sums, float* scratch) {
+  static_assert(2 * kChunkCols == kPanelRows && kScratchFloats == kPanelRows * kPanelRows);
+  float* turned = scratch + kScratchFloats;  // [row][column]
+  for (int64_t col = 0; col < n_cols; col += kPanelRows) {
+    for (int64_t at = 0; at < kPanelRows; at += kChunkCols) {
+      const int64_t left = n_cols - col - at, width = left < kChunkCols ? left : kChunkCols;
+      float* weights = scratch + at * kPanelRows;
+      if (width > 0) decode(reader, width, weights);
+      for (int64_t i = (width > 0 ? width : 0) * kPanelRows; i < kChunkCols * kPanelRows; ++i) weights[i] = 0.0f;
+    }
+    for (int64_t c = 0; c < kPanelRows; c += kLanes) {
+      const float* from[kLanes];
+      for (int64_t j = 0; j < kLanes; ++j) from[j] = scratch + (c + j) * kPanelRows;
+      for (int64_t row = 0; row < kPanelRows; row += kLanes)
+        transpose16(from, row, turned + row * kPanelRows + c, kPanelRows);
+    }
+    accumulate(turned, panel_rows, x, x_stride, n_rows, sums + col * n_rows);
+  }
+}
+
+static constexpr TileKernels kTileKernels{decode, multiply, multiply_integer, multiply_transposed};
 
 }  // namespace vx::VX_SIMD_NS

@@ -23,6 +23,16 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 32,
 }
+# Of the eight pairs the first two stay and the last two are interpolated.
+YARN = {
+    "rope_type": "yarn",
+    "factor": 4.0,
+    "beta_fast": 8.0,
+    "beta_slow": 0.4,
+    "mscale": 3.0,
+    "mscale_all_dim": 0.5,
+    "original_max_position_embeddings": 32,
+}
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 CASES: list[tuple[str, str, str, dict[str, Any]]] = [
     *((f"{family}-{dtype}", family, dtype, {}) for family in FAMILIES for dtype in ("bfloat16", "float16", "float32")),
@@ -31,6 +41,8 @@ CASES: list[tuple[str, str, str, dict[str, Any]]] = [
     ("llama-biases", "llama", "bfloat16", {"attention_bias": True, "mlp_bias": True}),
     ("llama-linear", "llama", "float32", {"rope_theta": 5000.0, "rope_scaling": LINEAR}),
     ("llama-llama3", "llama", "float32", {"rope_theta": 50.0, "rope_scaling": LLAMA3}),
+    ("llama-yarn", "llama", "float32", {"rope_theta": 50.0, "rope_scaling": {**YARN, "truncate": False}}),
+    ("qwen2-yarn", "qwen2", "float32", {"rope_theta": 50.0, "rope_scaling": YARN}),
     ("llama-multi-head", "llama", "float32", {"num_key_value_heads": 6}),
     ("llama-head-dim", "llama", "float32", {"head_dim": 22}),
     ("mistral-window", "mistral", "float32", {"sliding_window": 5}),

@@ -61,6 +61,10 @@ def test_paged_ops_on_tensors(ctx, pack_matrix):
     got = ops.paged_linear(ctx, pager, [handle, handle], torch.from_numpy(x), [None, torch.from_numpy(bias)])
     for a, b in zip(got, wanted, strict=True):
         np.testing.assert_array_equal(a.numpy(), b)
+    turned = array(3, 65)
+    wanted = ops.paged_linear_transposed(ctx, pager, handle, turned)
+    got = ops.paged_linear_transposed(ctx, pager, handle, torch.from_numpy(turned))
+    np.testing.assert_array_equal(got.numpy(), wanted)
     rows = ops.embed_rows(ctx, pager, handle, torch.from_numpy(ids))
     np.testing.assert_array_equal(rows.numpy(), ops.embed_rows(ctx, pager, handle, ids))
     pager.close()
@@ -83,6 +87,9 @@ def test_opcheck_of_paged_ops(pack_matrix):
     end = (id_of(pager), id_of(ctx))
     linear, embed = torch.ops.vortex.paged_linear.default, torch.ops.vortex.embed_rows.default
     torch.library.opcheck(linear, (x, [bias, None], [handle, handle], [65, 65], *end))
+    torch.library.opcheck(
+        torch.ops.vortex.paged_linear_transposed.default, (torch.from_numpy(array(3, 65)), handle, 40, *end)
+    )
     torch.library.opcheck(embed, (ids, handle, 40, *end))
     pager.close()
 

@@ -44,7 +44,7 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        parts = [ctx.store.transposed_product(name, g) for name, g in zip(ctx.names, grads, strict=True)]
+        parts = [ctx.store.transposed_product(name, g.contiguous()) for name, g in zip(ctx.names, grads, strict=True)]
         return torch.stack(parts).sum(0), None, None
 
 

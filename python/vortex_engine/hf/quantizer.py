@@ -14,7 +14,7 @@ from transformers.quantizers.base import HfQuantizer
 from vortex_engine.c3.directory import open_directory
 from vortex_engine.errors import BackendUnavailableError, ModelConfigError
 from vortex_engine.hf.config import C3Config
-from vortex_engine.hf.modules import PagedExperts, PagedLinear, become_experts, become_paged
+from vortex_engine.hf.modules import PagedConv1D, PagedExperts, PagedLinear, become_experts, become_paged
 from vortex_engine.hf.placement import Placement, place
 from vortex_engine.hf.store import PagedMatrix, PagedStore
 
@@ -190,10 +190,10 @@ def _dense_sizes(quantizer: C3Quantizer, model: Any) -> dict[str, int]:
 
 
 def _sweep(model: Any) -> list[str]:
-    """Matrices that products read, in the order of the modules; embeddings and `PagedConv1D` are looked up by rows."""
+    """Matrices that products read, in the order of the modules; embeddings are looked up by rows."""
     order: list[str] = []
     for module in model.modules():
-        if isinstance(module, PagedLinear):
+        if isinstance(module, (PagedLinear, PagedConv1D)):
             order.append(module.paged.name)
         elif isinstance(module, PagedExperts):
             for up, down in zip(module.paged_up, module.paged_down, strict=True):

@@ -15,9 +15,6 @@ from vortex_engine.profile import available_ram_bytes, default_ram_budget
 
 __all__ = ["PagedMatrix", "PagedStore"]
 
-# Rows of x that meet a decoded block at once: one shape for every call, so that bits do not depend on the rows given.
-_X_ROWS = 16
-
 
 class PagedStore:
     """A pager over all matrices of a packed model; `start` it before the first product."""
@@ -53,20 +50,8 @@ class PagedStore:
         return ops.embed_rows(self._ctx, self.pager, self._handles[name], ids)
 
     def transposed_product(self, name: str, x: Tensor) -> Tensor:
-        """x [M, N] float32 times a matrix [N, K] as it is: [M, K] float32.
-
-        Each group of rows that share tiles is decoded once, into a block of float32 that is gone after its use.
-        """
-        matrix = self.directory.matrices[name]
-        starts = sorted({int(row0) for row0 in matrix.tiles.row0})
-        padded = torch.zeros((-(-x.shape[0] // _X_ROWS) * _X_ROWS, x.shape[1]), dtype=torch.float32)
-        padded[: x.shape[0]] = x
-        out = torch.zeros((padded.shape[0], matrix.cols), dtype=torch.float32)
-        for begin, end in zip(starts, [*starts[1:], matrix.rows], strict=True):
-            block = self.rows(name, torch.arange(begin, end))
-            for m in range(0, padded.shape[0], _X_ROWS):
-                out[m : m + _X_ROWS] += padded[m : m + _X_ROWS, begin:end].contiguous() @ block
-        return out[: x.shape[0]]
+        """x [M, N] float32 times a matrix [N, K] as it is: [M, K] float32."""
+        return ops.paged_linear_transposed(self._ctx, self.pager, self._handles[name], x)
 
     def dense(self, name: str) -> Tensor:
         """The whole matrix in float32; for the parameters that no paged module stands for."""

@@ -20,12 +20,13 @@ __all__ = ["Attention", "AttentionShape"]
 
 @dataclass(frozen=True)
 class AttentionShape:
-    """Heads of one layer; `window` 0 attends to every position before."""
+    """Heads of one layer; `window` 0 attends to every position before, `score_factor` multiplies the scores."""
 
     n_heads: int
     n_kv_heads: int
     head_dim: int
     window: int = 0
+    score_factor: float = 1.0
 
 
 class Attention:
@@ -46,7 +47,7 @@ class Attention:
         self._qkv = qkv
         self._o = o
         self._q_norm, self._k_norm = norms if norms is not None else (None, None)
-        self._scale = shape.head_dim**-0.5
+        self._scale = shape.head_dim**-0.5 * shape.score_factor
 
     def __call__(
         self,

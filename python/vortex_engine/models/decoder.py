@@ -126,7 +126,9 @@ class _Wiring:
         norms = (
             (self.norm(attn + "q_norm.weight", dim), self.norm(attn + "k_norm.weight", dim)) if config.qk_norm else None
         )
-        shape = AttentionShape(config.num_attention_heads, config.num_key_value_heads, dim, config.windows[index])
+        heads = config.num_attention_heads, config.num_key_value_heads
+        # The rotation would scale q and k by the factor each; a score then has it twice.
+        shape = AttentionShape(*heads, dim, config.windows[index], config.rope.attention_factor**2)
         attention = Attention(
             self._ctx, shape, qkv, self.linear([(attn + "o_proj", hidden)], q_rows, bias=config.o_bias), norms
         )

@@ -33,6 +33,7 @@ __all__ = [
     "make_context",
     "make_pager",
     "paged_linear",
+    "paged_linear_transposed",
     "rms_norm",
     "rope",
     "rope_table",
@@ -69,6 +70,20 @@ def paged_linear(
     if isinstance(x, ndarray):
         return ctx.table["paged_linear"](pager, handles, x, biases)
     return _torch_ops("paged_linear", "x", x).paged_linear(ctx, pager, handles, x, biases)
+
+
+def paged_linear_transposed(ctx: OpContext, pager: Any, handle: int, x: Array) -> Array:
+    """x W for a paged matrix W [N, K] as it is stored: GPT-2's Conv1D, and the gradient of a linear layer's input.
+
+    Args:
+        x: [M, N] float32.
+
+    Returns:
+        [M, K] float32; the rows of a tile are one fused-multiply-add chain, the tiles are added in their order.
+    """
+    if isinstance(x, ndarray):
+        return ctx.table["paged_linear_transposed"](pager, handle, x)
+    return _torch_ops("paged_linear_transposed", "x", x).paged_linear_transposed(ctx, pager, handle, x)
 
 
 def embed_rows(ctx: OpContext, pager: Any, handle: int, ids: Array) -> Array:

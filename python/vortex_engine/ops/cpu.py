@@ -36,6 +36,7 @@ def _plain(function: Callable[..., Any]) -> Callable[[Any], Callable[..., Any]]:
 
 BINDERS: dict[str, Callable[[Any], Callable[..., Any]]] = {
     "paged_linear": _pooled(_native.paged_linear),
+    "paged_linear_transposed": _pooled(_native.paged_linear_transposed),
     "embed_rows": _pooled(_native.embed_rows),
     "rms_norm": _pooled(_native.rms_norm),
     "rope_table": _plain(_native.rope_table),

@@ -20,6 +20,7 @@ __all__ = [
     "embed_rows",
     "kv_append",
     "paged_linear",
+    "paged_linear_transposed",
     "rms_norm",
     "rope",
     "rope_table",
@@ -123,6 +124,18 @@ def paged_linear(pager: ReferencePager, handles: Sequence[int], x: F32, biases: 
             out[:, tile.row0 : tile.row0 + n_rows] += part
         results.append(out.astype(np.float32))
     return results
+
+
+def paged_linear_transposed(pager: ReferencePager, handle: int, x: F32) -> F32:
+    rows, cols = pager.shape(handle)
+    _expect("paged_linear_transposed", "x", x, np.float32, (None, None))
+    _require("paged_linear_transposed", f"x must have {rows} columns", x.shape[1] == rows, x.shape[1])
+    wide, out = x.astype(np.float64), np.zeros((len(x), cols), np.float64)
+    for tile in pager.tiles(handle):
+        n_rows, n_cols = tile.weights.shape
+        part = wide[:, tile.row0 : tile.row0 + n_rows] @ tile.weights.astype(np.float64)
+        out[:, tile.col0 : tile.col0 + n_cols] += part
+    return out.astype(np.float32)
 
 
 def embed_rows(pager: ReferencePager, handle: int, ids: NDArray[np.int64]) -> F32:

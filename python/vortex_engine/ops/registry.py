@@ -13,6 +13,7 @@ __all__ = ["BACKENDS", "DEVICE_BACKENDS", "OPS", "Impl", "implementations", "sel
 
 OPS = (
     "paged_linear",
+    "paged_linear_transposed",
     "embed_rows",
     "rms_norm",
     "rope_table",

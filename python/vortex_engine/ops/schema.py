@@ -22,6 +22,7 @@ LIBRARY = torch.library.Library("vortex", "DEF")
 
 _SCHEMAS = (
     "paged_linear(Tensor x, Tensor?[] biases, int[] handles, int[] out_features, int pager, int ctx) -> Tensor[]",
+    "paged_linear_transposed(Tensor x, int handle, int out_features, int pager, int ctx) -> Tensor",
     "embed_rows(Tensor ids, int handle, int in_features, int pager, int ctx) -> Tensor",
     "rms_norm(Tensor x, Tensor weight, float eps, int ctx) -> Tensor",
     "rope(Tensor x, Tensor cos, Tensor sin, int ctx) -> Tensor",
@@ -69,6 +70,10 @@ def _paged_linear(
     return [torch.from_numpy(out) for out in outs]
 
 
+def _paged_linear_transposed(x: Tensor, handle: int, out_features: int, pager: int, ctx: int) -> Tensor:
+    return torch.from_numpy(_run(ctx, "paged_linear_transposed", _owned("pager", pager), handle, _view(x)))
+
+
 def _embed_rows(ids: Tensor, handle: int, in_features: int, pager: int, ctx: int) -> Tensor:
     return torch.from_numpy(_run(ctx, "embed_rows", _owned("pager", pager), handle, _view(ids)))
 
@@ -100,6 +105,11 @@ def _fake_paged_linear(
     _require("paged_linear", "out_features must have one entry a handle", len(out_features) == len(handles))
     _require("paged_linear", "biases must have one entry a handle", len(biases) == len(handles))
     return [x.new_empty((x.shape[0], n)) for n in out_features]
+
+
+def _fake_paged_linear_transposed(x: Tensor, handle: int, out_features: int, pager: int, ctx: int) -> Tensor:
+    _check("paged_linear_transposed", "x", x, torch.float32, 2)
+    return x.new_empty((x.shape[0], out_features))
 
 
 def _fake_embed_rows(ids: Tensor, handle: int, in_features: int, pager: int, ctx: int) -> Tensor:
@@ -151,6 +161,7 @@ def _check(op: str, name: str, tensor: Tensor, dtype: torch.dtype, ndim: int) ->
 
 _KERNELS = {
     "paged_linear": (_paged_linear, _fake_paged_linear),
+    "paged_linear_transposed": (_paged_linear_transposed, _fake_paged_linear_transposed),
     "embed_rows": (_embed_rows, _fake_embed_rows),
     "rms_norm": (_rms_norm, _fake_rms_norm),
     "rope": (_rope, _fake_rope),

@@ -11,7 +11,7 @@ from torch import Tensor
 from vortex_engine.ops.context import OpContext
 from vortex_engine.ops.schema import id_of
 
-__all__ = ["attend", "embed_rows", "kv_append", "paged_linear", "rms_norm", "rope", "swiglu"]
+__all__ = ["attend", "embed_rows", "kv_append", "paged_linear", "paged_linear_transposed", "rms_norm", "rope", "swiglu"]
 
 _OPS: Any = torch.ops.vortex
 
@@ -21,6 +21,10 @@ def paged_linear(
 ) -> list[Tensor]:
     out_features = [pager.shape(handle)[0] for handle in handles]
     return _OPS.paged_linear(x, list(biases), list(handles), out_features, id_of(pager), id_of(ctx))
+
+
+def paged_linear_transposed(ctx: OpContext, pager: Any, handle: int, x: Tensor) -> Tensor:
+    return _OPS.paged_linear_transposed(x, handle, pager.shape(handle)[1], id_of(pager), id_of(ctx))
 
 
 def embed_rows(ctx: OpContext, pager: Any, handle: int, ids: Tensor) -> Tensor:
