@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from vortex_engine.belady import best_hit_rate, sweep_tile_bytes
+from vortex_engine.belady import sweep_tile_bytes
 from vortex_engine.bench.bound import Bound, Rates, Speed, find_bound
 from vortex_engine.bench.explain import Explanation, Situation, explain
 from vortex_engine.machine import describe_machine, peak_rss_bytes
@@ -32,7 +32,10 @@ class BenchOptions:
 
 @dataclass(frozen=True)
 class BenchReport:
-    """One benchmark of one model; speeds are medians over the repeats, counters those of the median repeat."""
+    """One benchmark of one model; speeds are medians over the repeats, counters those of the median repeat.
+
+    Hit rates are shares of a sweep's bytes: those found in RAM, and the most that any policy finds with this budget.
+    """
 
     schema: int
     model: str
@@ -94,11 +97,9 @@ def run_bench(
     n_sweeps = -(-stats["n_prompt_tokens"] // stats["prefill_chunk"]) + stats["n_new_tokens"] - 1
     missing_bytes = stats["bytes_compressed_read"] / n_sweeps
     directory = open_directory(model_path(model))
-    tile_bytes = sweep_tile_bytes(directory)
-    n_accesses = stats["hits"] + stats["prefetch_hits"] + stats["page_faults"]
     decode_speeds = [result["tokens_per_s"] or 0.0 for result in results]
     decode_speed = statistics.median(decode_speeds)
-    speed = Speed(decode_speed, sum(tile_bytes), missing_bytes)
+    speed = Speed(decode_speed, sum(sweep_tile_bytes(directory)), missing_bytes)
     rates = measure_rates(directory, stats["threads"])
     bound = find_bound(speed, rates)
     situation = Situation(
@@ -116,14 +117,8 @@ def run_bench(
         decode_tokens_per_sec=decode_speed,
         ttft_s=statistics.median(result["ttft_s"] for result in results),
         bytes_read_per_token=missing_bytes,
-        hit_rate=stats["hits"] / n_accesses if n_accesses else 0.0,
-        belady_hit_rate=best_hit_rate(
-            tile_bytes,
-            n_accesses=n_accesses,
-            n_sweeps=n_sweeps,
-            budget_bytes=stats["budget_bytes"],
-            n_cold_sweeps=0,
-        ),
+        hit_rate=max(0.0, 1 - missing_bytes / speed.total_bytes),
+        belady_hit_rate=min(1.0, stats["budget_bytes"] / speed.total_bytes),
         decode_tokens_per_sec_all=tuple(decode_speeds),
         rates=rates,
         bound=bound,

@@ -72,8 +72,8 @@ def bench(
                 f"peak held {format_bytes(stats['peak_bytes'])}",
             ),
             (
-                "found in RAM",
-                f"{1 - report.bytes_read_per_token / stats['total_bytes']:.1%} of the bytes; "
+                "hit rate",
+                f"{report.hit_rate:.1%} of the bytes, at best {report.belady_hit_rate:.1%}; "
                 f"{format_bytes(round(report.bytes_read_per_token))} read per sweep",
             ),
             ("runs on", f"{stats['threads']} threads, {stats['simd']}, reads {stats['io_mode']}"),
