@@ -8,7 +8,6 @@ turns: the same number of bytes read without computing, and the same sweep compu
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.c3.disk import missing_ranges, read_seconds_per_byte
@@ -16,35 +15,11 @@ from benchmarks.c3.isolation import run_script
 from benchmarks.c3.report import Figure
 from benchmarks.c3.setting import Setting
 from benchmarks.machine import print_table, spread
-from vortex_engine.belady import sweep_tile_bytes
+from vortex_engine.belady import belady_bytes_per_sweep, sweep_tile_bytes
 from vortex_engine.c3.directory import open_directory
 
 FRACTIONS = (0.25, 0.5, 0.75, 0.9)
 _DECODE_TOKENS = 16
-
-
-def belady_bytes_per_sweep(tile_bytes: Sequence[int], budget_bytes: int, n_sweeps: int = 4) -> float:
-    """Bytes a sweep reads in the steady state under Belady's policy: evict the tile whose next use is farthest.
-
-    In a cyclic sweep the farthest is the one used last, so what a miss evicts is what was just multiplied.
-
-    Source: L. A. Belady, IBM Systems Journal 5(2), 1966, algorithm MIN.
-    """
-    held: list[int] = []  # in order of last use
-    held_bytes = n_read = 0
-    for sweep in range(n_sweeps):
-        if sweep == n_sweeps // 2:  # the first half fills the budget
-            n_read = 0
-        for tile, size in enumerate(tile_bytes):
-            if tile in held:
-                held.remove(tile)
-            else:
-                n_read += size
-                held_bytes += size
-                while held and held_bytes > budget_bytes:
-                    held_bytes -= tile_bytes[held.pop()]
-            held.append(tile)
-    return n_read / (n_sweeps - n_sweeps // 2)
 
 
 def measure(setting: Setting) -> Figure:

@@ -302,7 +302,9 @@ bool Pager::take_slot_on_demand(int64_t id, Access access, Wait* wait) {
     wait->for_turn();
   }
   const bool prefetch_first = prefetch_turn_ && n_waiting_for_prefetch_ > 0 && ring_prefetch_possible();
-  if (!wait->is_next() || !ring_->has_slot() || prefetch_first) return false;
+  if (!wait->is_next() || prefetch_first) return false;
+  if (!ring_->has_slot()) give_up_read_ahead();
+  if (!ring_->has_slot()) return false;
   assign_slot(id);
   prefetch_turn_ = true;
   return true;

@@ -107,9 +107,10 @@ class PinnedTile {
 // Resident tiles go 3 <-> 4 without the lock: an acquire takes a pin and looks at PagedTile::fast again, a displacement
 // locks `fast` and looks at the pins again, so one of the two steps back.
 //
-// No deadlock: at most n_slots - 1 slots are wanted, so at least one is free, reusable, being read for a waiting
-// acquire, or pinned; who holds a pin never waits for another, so that slot comes back. Acquires that found no slot are
-// served in order (urgent_), the prefetcher in between when somebody waits for it.
+// No deadlock: acquires that found no slot are served in order (urgent_), the prefetcher in between when somebody waits
+// for it. The first in that order takes a free or reusable slot, or the one that the sweep wants last; where all others
+// are pinned it waits for a pin, whose holder must not wait for it. A worker of paged_linear may leave one pin to a
+// neighbour that waits, so a ring with fewer slots than workers is not safe from that.
 //
 // Thread rules: add_file, add_matrix, start and verify before start from one thread; acquire, release and counters from
 // any thread. A thread holds at most one pin while it acquires. close() waits for every pin.
@@ -180,6 +181,7 @@ class Pager {
   void follow_displacements();
   void note_use(int64_t id);
   void drop_wanted(int slot);
+  void give_up_read_ahead();
   void resync(int64_t id, uint64_t turn);
   bool ring_prefetch_possible() const;
   int64_t pick_ring_prefetch();

@@ -46,6 +46,18 @@ void Pager::drop_wanted(int slot) {
   if (t.status == TileStatus::ready && t.pins == 0) ring_->let_go(slot);
 }
 
+// Makes the slot reusable that the sweep wants last, if it wants any that was read. Whoever pins another slot may wait
+// for what an acquire without a slot is about to do: workers share the pin of a tile that they share.
+void Pager::give_up_read_ahead() {
+  int last = -1;
+  for (int s = 0; s < ring_->size(); ++s) {
+    const Ring::Slot& slot = (*ring_)[s];
+    if (!slot.wanted || tiles_[slot.tile].status != TileStatus::ready || tiles_[slot.tile].pins > 0) continue;
+    if (last < 0 || slot.turn > (*ring_)[last].turn) last = s;
+  }
+  if (last >= 0) drop_wanted(last);
+}
+
 // The sweep goes on at this tile, far from what was read ahead: prefetch from there.
 void Pager::resync(int64_t id, uint64_t turn) {
   n_in_order_ = 0;

@@ -249,6 +249,24 @@ VX_TEST(lookups_leave_the_sweep_alone) {
   VX_CHECK(pager.counters().hits > before);  // the second one finds it
 }
 
+VX_TEST(a_pin_does_not_keep_its_holder_from_another_tile) {
+  const Watchdog watchdog;
+  const auto file = make_model();
+  for (int depth : {1, 4, 16}) {
+    Pager pager(minimum_budget(*file), PolicyKind::stable, depth, 2);
+    file->add_to(&pager);
+    pager.start(kSweep);
+    const auto steps = sweep_steps(*file, kSweep);
+    for (size_t i = 0; i < 3 * steps.size(); ++i) {
+      const auto [handle, tile] = steps[i % steps.size()];
+      const auto held = pager.acquire(handle, tile, Access::sweep);
+      const auto [other, far] = steps[(i + steps.size() / 2) % steps.size()];
+      VX_CHECK(file->equal(other, far, pager.acquire(other, far, Access::lookup).view()));
+      VX_CHECK(file->equal(handle, tile, held.view()));
+    }
+  }
+}
+
 VX_TEST(concurrent_lookups_and_sweeps_all_end) {
   const Watchdog watchdog;
   const auto file = make_model();

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from vortex_engine.c3.directory import C3Directory
 
-__all__ = ["best_byte_hit_rate", "best_hit_rate", "sweep_tile_bytes"]
+__all__ = ["belady_bytes_per_sweep", "best_byte_hit_rate", "sweep_tile_bytes"]
 
 _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
@@ -38,30 +38,25 @@ def best_byte_hit_rate(sweep_bytes: int, *, n_sweeps: int, budget_bytes: int) ->
     return (n_sweeps - 1) * min(budget_bytes, sweep_bytes) / (n_sweeps * sweep_bytes)
 
 
-def best_hit_rate(
-    tile_bytes: Sequence[int], *, n_accesses: int, n_sweeps: int, budget_bytes: int, n_cold_sweeps: int = 1
-) -> float:
-    """An upper bound on the hit rate of any policy, Belady's included, over cyclic sweeps.
+def belady_bytes_per_sweep(tile_bytes: Sequence[int], budget_bytes: int, n_sweeps: int = 4) -> float:
+    """Bytes a sweep reads in the steady state under Belady's policy: evict the tile whose next use is farthest.
 
-    A sweep visits each of its tiles once, so a tile that hits in a sweep was held at the boundary before that sweep.
-    The tiles held there fit the budget together, so they are at most as many as the smallest tiles whose sum does. A
-    cold sweep finds nothing held. Lookups, which come on top of one access per tile and sweep, all count as hits; that
-    can only raise the bound. Belady's policy itself stays below it by about the one tile that is being read.
+    In a cyclic sweep the farthest is the one used last, so what a miss evicts is what was just multiplied.
 
-    Args:
-        tile_bytes: Stored size of every tile of the sweep.
-        n_accesses: Accesses of the whole trace, lookups included.
-        n_sweeps: Sweeps of the trace.
-        budget_bytes: Bytes that may be held at any time.
-        n_cold_sweeps: Sweeps at the start that find nothing held: 1 from a cold start, 0 in a steady state.
+    Source: L. A. Belady, IBM Systems Journal 5(2), 1966, algorithm MIN.
     """
-    if n_accesses == 0:
-        return 0.0
-    held = n_fit = 0
-    for size in sorted(tile_bytes):
-        held += size
-        if held > budget_bytes:
-            break
-        n_fit += 1
-    n_lookups = max(0, n_accesses - n_sweeps * len(tile_bytes))
-    return min(1.0, (max(0, n_sweeps - n_cold_sweeps) * n_fit + n_lookups) / n_accesses)
+    held: list[int] = []  # in order of last use
+    held_bytes = n_read = 0
+    for sweep in range(n_sweeps):
+        if sweep == n_sweeps // 2:  # the first half fills the budget
+            n_read = 0
+        for tile, size in enumerate(tile_bytes):
+            if tile in held:
+                held.remove(tile)
+            else:
+                n_read += size
+                held_bytes += size
+                while held and held_bytes > budget_bytes:
+                    held_bytes -= tile_bytes[held.pop()]
+            held.append(tile)
+    return n_read / (n_sweeps - n_sweeps // 2)

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from benchmarks.c3.disk import missing_ranges, read_seconds_per_byte
-from benchmarks.c3.paging import belady_bytes_per_sweep
 from benchmarks.c3.report import Figure
 from benchmarks.c3.size import dfloat11_bytes, entropy_bytes, huffman_lengths
 from benchmarks.c3.weights import read_bf16_bits, unpacked, write_checkpoint
@@ -27,43 +26,6 @@ def run_harness(work: Path, *arguments: str) -> str:
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def fewest_reads(sizes: list[int], budget: int, n_sweeps: int) -> int:
-    """Misses of the best choice at every step, by trying them all (tiles of equal size)."""
-    trace = list(range(len(sizes))) * n_sweeps
-    slots = budget // sizes[0]
-    reachable = {frozenset[int](): 0}
-    for tile in trace:
-        step: dict[frozenset[int], int] = {}
-        for held, reads in reachable.items():
-            if tile in held:
-                options = [(held, reads)]
-            elif len(held) < slots:
-                options = [(held | {tile}, reads + 1)]
-            else:
-                options = [((held - {out}) | {tile}, reads + 1) for out in held]
-            for state, cost in options:
-                step[state] = min(cost, step.get(state, cost))
-        reachable = step
-    return min(reachable.values())
-
-
-@pytest.mark.parametrize(("n_tiles", "slots"), [(6, 2), (6, 4), (7, 3), (5, 5)])
-def test_belady_reads_what_no_policy_can_beat(n_tiles: int, slots: int) -> None:
-    sizes = [4096] * n_tiles
-    assert belady_bytes_per_sweep(sizes, slots * 4096, n_sweeps=1) == n_tiles * 4096
-    steady = belady_bytes_per_sweep(sizes, slots * 4096, n_sweeps=8) * 4
-    best = (fewest_reads(sizes, slots * 4096, 8) - fewest_reads(sizes, slots * 4096, 4)) * 4096
-    assert steady == best
-
-
-def test_belady_reads_at_least_what_is_missing() -> None:
-    sizes = [int(size) * 4096 for size in np.random.default_rng(1).integers(1, 200, 300)]
-    for share in (0.25, 0.5, 0.9):
-        budget = int(sum(sizes) * share)
-        read = belady_bytes_per_sweep(sizes, budget)
-        assert sum(sizes) - budget <= read <= sum(sizes) - budget + 3 * max(sizes)
 
 
 def test_huffman_lengths_are_a_complete_code_near_the_entropy() -> None:

@@ -146,22 +146,6 @@ def test_prompt_from_a_pipe(
     assert "byte 2 is 0xff" in capsys.readouterr().err
 
 
-def test_bench_says_what_bounds_the_speed(
-    tiny_c3_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = ["bench", "--model", str(tiny_c3_dir), "--max-new", "6", "--prompt-tokens", "4", "--repeats", "1"]
-    out = tmp_path / "bench.json"
-    document = run_json(capsys, *arguments, "--ram-budget", "300000B", "--json-out", str(out))
-    assert json.loads(out.read_text()) == document
-    assert document["schema"] == 1 and document["vram_peak_mb"] is None and document["active_adapters"] == []
-    assert document["tokens_per_sec"] > 0 and document["prefill_tokens_per_sec"] > 0
-    assert document["bound"]["bound"] in ("disk", "memory", "compute") and document["bound"]["words"]
-    assert document["hit_rate"] <= document["belady_hit_rate"] < 1
-    assert document["machine"]["n_cores"] >= 1
-    assert main(arguments) == 0
-    assert "bound by" in capsys.readouterr().out
-
-
 def test_doctor_finds_this_machine_fit(tiny_c3_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = run_json(capsys, "doctor", "--model", str(tiny_c3_dir))
     assert report["ok"]

@@ -6,11 +6,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vortex_engine.belady import best_hit_rate
+from vortex_engine.belady import belady_bytes_per_sweep, best_byte_hit_rate
 from vortex_engine.cli import main
 from vortex_engine.demo import FRACTIONS, run_demo
 
@@ -85,18 +86,10 @@ def belady_hits(trace: Sequence[int], n_slots: int) -> int:
     return hits
 
 
-@given(
-    n_tiles=st.integers(1, 12),
-    n_sweeps=st.integers(1, 6),
-    n_slots=st.integers(0, 14),
-    lookups=st.lists(st.integers(0, 11), max_size=6),
-)
-def test_the_bound_is_above_beladys_policy(n_tiles: int, n_sweeps: int, n_slots: int, lookups: list[int]) -> None:
-    sweep = list(range(n_tiles))
-    trace = [
-        tile for number in range(n_sweeps) for tile in [*(t % n_tiles for t in lookups[number : number + 1]), *sweep]
-    ]
-    bound = best_hit_rate([100] * n_tiles, n_accesses=len(trace), n_sweeps=n_sweeps, budget_bytes=100 * n_slots)
+@given(n_tiles=st.integers(1, 12), n_sweeps=st.integers(1, 6), n_slots=st.integers(0, 14))
+def test_the_bound_is_above_beladys_policy(n_tiles: int, n_sweeps: int, n_slots: int) -> None:
+    trace = list(range(n_tiles)) * n_sweeps
+    bound = best_byte_hit_rate(100 * n_tiles, n_sweeps=n_sweeps, budget_bytes=100 * n_slots)
     assert belady_hits(trace, n_slots) / len(trace) <= bound + 1e-12
 
 
@@ -104,12 +97,48 @@ def test_the_bound_is_above_beladys_policy(n_tiles: int, n_sweeps: int, n_slots:
 def test_the_bound_is_close_to_beladys_policy(n_tiles: int, n_slots: int) -> None:
     n_sweeps = 30
     trace = list(range(n_tiles)) * n_sweeps
-    bound = best_hit_rate([1] * n_tiles, n_accesses=len(trace), n_sweeps=n_sweeps, budget_bytes=n_slots)
+    bound = best_byte_hit_rate(n_tiles, n_sweeps=n_sweeps, budget_bytes=n_slots)
     assert bound - belady_hits(trace, n_slots) / len(trace) <= 1 / n_tiles
 
 
 def test_the_bound_of_nothing_and_of_everything() -> None:
-    assert best_hit_rate([], n_accesses=0, n_sweeps=0, budget_bytes=1) == 0
-    assert best_hit_rate([5, 5], n_accesses=8, n_sweeps=4, budget_bytes=10, n_cold_sweeps=0) == 1
-    assert best_hit_rate([5, 5], n_accesses=8, n_sweeps=4, budget_bytes=10) == 0.75
-    assert best_hit_rate([5, 5], n_accesses=8, n_sweeps=4, budget_bytes=4) == 0
+    assert best_byte_hit_rate(0, n_sweeps=0, budget_bytes=1) == 0
+    assert best_byte_hit_rate(10, n_sweeps=4, budget_bytes=10) == 0.75
+    assert best_byte_hit_rate(10, n_sweeps=4, budget_bytes=0) == 0
+
+
+def fewest_reads(sizes: list[int], budget: int, n_sweeps: int) -> int:
+    """Misses of the best choice at every step, by trying them all (tiles of equal size)."""
+    trace = list(range(len(sizes))) * n_sweeps
+    slots = budget // sizes[0]
+    reachable = {frozenset[int](): 0}
+    for tile in trace:
+        step: dict[frozenset[int], int] = {}
+        for held, reads in reachable.items():
+            if tile in held:
+                options = [(held, reads)]
+            elif len(held) < slots:
+                options = [(held | {tile}, reads + 1)]
+            else:
+                options = [((held - {out}) | {tile}, reads + 1) for out in held]
+            for state, cost in options:
+                step[state] = min(cost, step.get(state, cost))
+        reachable = step
+    return min(reachable.values())
+
+
+@pytest.mark.parametrize(("n_tiles", "slots"), [(6, 2), (6, 4), (7, 3), (5, 5)])
+def test_belady_reads_what_no_policy_can_beat(n_tiles: int, slots: int) -> None:
+    sizes = [4096] * n_tiles
+    assert belady_bytes_per_sweep(sizes, slots * 4096, n_sweeps=1) == n_tiles * 4096
+    steady = belady_bytes_per_sweep(sizes, slots * 4096, n_sweeps=8) * 4
+    best = (fewest_reads(sizes, slots * 4096, 8) - fewest_reads(sizes, slots * 4096, 4)) * 4096
+    assert steady == best
+
+
+def test_belady_reads_at_least_what_is_missing() -> None:
+    sizes = [int(size) * 4096 for size in np.random.default_rng(1).integers(1, 200, 300)]
+    for share in (0.25, 0.5, 0.9):
+        budget = int(sum(sizes) * share)
+        read = belady_bytes_per_sweep(sizes, budget)
+        assert sum(sizes) - budget <= read <= sum(sizes) - budget + 3 * max(sizes)

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 import vortex_engine as vx
-from vortex_engine.bench import find_bound
 from vortex_engine.machine import (
     cgroup_limit_bytes,
     describe_machine,
@@ -52,23 +51,6 @@ def test_o_direct_gives_a_reason(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(bytes(8192))
     assert o_direct_problem(tmp_path / "file") is None or "file system" in str(o_direct_problem(tmp_path / "file"))
     assert o_direct_problem(tmp_path / "missing")
-
-
-@pytest.mark.parametrize(
-    ("speed", "missing", "bound", "ceiling"),
-    [
-        (2.4, 400e6, "disk", 2.5),
-        (20.0, 0.0, "memory", 28.57),
-        (20.0, 1e6, "memory", 28.57),
-        (1.0, 400e6, "compute", None),
-    ],
-)
-def test_what_bounds_the_speed(speed: float, missing: float, bound: str, ceiling: float | None) -> None:
-    found = find_bound(
-        tokens_per_s=speed, missing_bytes=missing, total_bytes=700_000_000, disk_read_gb_s=1.0, memory_read_gb_s=20.0
-    )
-    assert found.bound == bound and found.words
-    assert found.ceiling_tokens_per_s == (None if ceiling is None else pytest.approx(ceiling, rel=1e-3))
 
 
 def test_the_random_model_of_the_benchmarks_packs_and_runs(tmp_path: Path) -> None:

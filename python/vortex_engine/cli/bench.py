@@ -1,4 +1,4 @@
-"""`vortex bench`: speed, and what bounds it."""
+"""`vortex bench`: speed, what bounds it, and what would change that."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vortex_engine.cli.options import BudgetOption, JsonOption, ModelOption, ThreadsOption
-from vortex_engine.cli.show import emit_json, emit_table, kept_on_interrupt, progress_bar
+from vortex_engine.cli.show import emit_json, emit_table, kept_on_interrupt, note, progress_bar
 
 __all__ = ["bench"]
 
@@ -22,17 +22,37 @@ def bench(
     prompt_tokens: Annotated[int, typer.Option(help="Tokens of the prompt.")] = 64,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", "--max-new", help="Tokens to generate.")] = 32,
     repeats: Annotated[int, typer.Option(help="Runs after the warm-up; medians are shown.")] = 3,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say why it is not faster, and what to buy or change.")
+    ] = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Also measure budgets from a tenth of the weights to all of them, and draw them here."),
+    ] = None,
+    peers: Annotated[
+        Path | None, typer.Option(help="With --plot: a c3_limited.json whose other engines are drawn too.")
+    ] = None,
     json_out: Annotated[Path | None, typer.Option(help="Also write the JSON document to this file.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure prefill and decoding, and say whether disk, memory or computing bounds them."""
-    from vortex_engine.bench import BenchOptions, run_bench
+    from vortex_engine.bench import BenchOptions, measure_curve, run_bench
+    from vortex_engine.bench.plot import check_plotting, plot_curve, read_peers
     from vortex_engine.profile import format_bytes
 
+    if peers is not None and plot is None:
+        raise typer.BadParameter("--peers needs --plot")
+    points = [] if peers is None else read_peers(peers)
+    if plot is not None:
+        check_plotting()
     options = BenchOptions(ram_budget, threads, policy, prompt_tokens, max_new_tokens, repeats)
     with kept_on_interrupt("nothing is kept"), progress_bar("benchmark") as move:
         report = run_bench(model, options, move)
-    document = report.to_dict()
+        document = report.to_dict()
+        if plot is not None:
+            curve = measure_curve(model, options, report.rates, move)
+            document["curve"] = curve.to_dict()
+            plot_curve(curve, plot, peers=points)
     if json_out is not None:
         json_out.write_text(json.dumps(document, indent=2) + "\n")
     if as_json:
@@ -53,11 +73,16 @@ def bench(
             ),
             (
                 "hit rate",
-                f"{report.hit_rate:.1%}, at best {report.belady_hit_rate:.1%}; "
+                f"{report.hit_rate:.1%} of the bytes, at best {report.belady_hit_rate:.1%}; "
                 f"{format_bytes(round(report.bytes_read_per_token))} read per sweep",
             ),
             ("runs on", f"{stats['threads']} threads, {stats['simd']}, reads {stats['io_mode']}"),
             ("peak RSS", "unknown" if report.peak_rss_bytes is None else format_bytes(report.peak_rss_bytes)),
-            ("bound by", report.bound.words),
+            ("bound by", f"{report.bound.words}; reached {report.bound.share_of_ceiling:.0%}"),
         ],
     )
+    if explain:
+        for line in report.explanation.lines:
+            typer.echo(line)
+    if plot is not None:
+        note(f"drawn: {plot}")

@@ -1,4 +1,4 @@
-"""How fast a packed model runs here, and what bounds it: disk, memory or computing."""
+"""One benchmark of one model: prefill and decoding, beside what bounds them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from vortex_engine.belady import best_hit_rate, sweep_tile_bytes
-from vortex_engine.machine import describe_machine, disk_read_rate, memory_read_bandwidth, peak_rss_bytes
+from vortex_engine.belady import sweep_tile_bytes
+from vortex_engine.bench.bound import Bound, Rates, Speed, find_bound
+from vortex_engine.bench.explain import Explanation, Situation, explain
+from vortex_engine.machine import describe_machine, peak_rss_bytes
+from vortex_engine.profile import available_ram_bytes
 
-__all__ = ["BenchOptions", "BenchReport", "Bound", "find_bound", "run_bench"]
+__all__ = ["BenchOptions", "BenchReport", "run_bench"]
 
 SCHEMA = 1
-# A speed under this share of every ceiling is not explained by moving bytes.
-_EXPLAINED = 0.6
 
 
 @dataclass(frozen=True)
@@ -30,21 +31,11 @@ class BenchOptions:
 
 
 @dataclass(frozen=True)
-class Bound:
-    """What limits decoding; a ceiling is None where nothing has to be read."""
-
-    bound: str
-    ceiling_tokens_per_s: float | None
-    disk_ceiling_tokens_per_s: float | None
-    memory_ceiling_tokens_per_s: float | None
-    disk_read_gb_s: float
-    memory_read_gb_s: float
-    words: str
-
-
-@dataclass(frozen=True)
 class BenchReport:
-    """One benchmark of one model; speeds are medians over the repeats, counters those of the median repeat."""
+    """One benchmark of one model; speeds are medians over the repeats, counters those of the median repeat.
+
+    Hit rates are shares of a sweep's bytes: those found in RAM, and the most that any policy finds with this budget.
+    """
 
     schema: int
     model: str
@@ -57,7 +48,9 @@ class BenchReport:
     hit_rate: float
     belady_hit_rate: float
     decode_tokens_per_sec_all: tuple[float, ...]
+    rates: Rates
     bound: Bound
+    explanation: Explanation
     stats: Mapping[str, Any]
     peak_rss_bytes: int | None
     vram_peak_mb: float | None
@@ -71,41 +64,6 @@ class BenchReport:
         return asdict(self)
 
 
-def find_bound(
-    *, tokens_per_s: float, missing_bytes: float, total_bytes: int, disk_read_gb_s: float, memory_read_gb_s: float
-) -> Bound:
-    """Say what bounds decoding: the lowest ceiling of disk and memory, or computing when both are far above.
-
-    Args:
-        tokens_per_s: Measured speed.
-        missing_bytes: Bytes read from disk for a token.
-        total_bytes: Compressed bytes that a sweep multiplies with.
-        disk_read_gb_s: Measured rate past the page cache.
-        memory_read_gb_s: Measured read bandwidth.
-    """
-    disk = disk_read_gb_s * 1e9 / missing_bytes if missing_bytes else None
-    memory = memory_read_gb_s * 1e9 / total_bytes if total_bytes else None
-    name, ceiling = min(
-        ((name, value) for name, value in (("disk", disk), ("memory", memory)) if value is not None),
-        key=lambda pair: pair[1],
-        default=("compute", None),
-    )
-    if ceiling is not None and tokens_per_s < _EXPLAINED * ceiling:
-        words = f"computing: {tokens_per_s:.2f} tokens/s is far under what {name} allows ({ceiling:.2f} tokens/s)"
-        name, ceiling = "compute", None
-    elif name == "disk":
-        words = (
-            f"disk: {missing_bytes / 1e6:.1f} MB a token are not in RAM and the disk reads {disk_read_gb_s:.2f} GB/s, "
-            f"so {ceiling:.2f} tokens/s at most; a larger --ram-budget helps"
-        )
-    else:
-        words = (
-            f"memory: every token reads {total_bytes / 1e6:.1f} MB of weights at {memory_read_gb_s:.1f} GB/s, "
-            f"so {ceiling or 0.0:.2f} tokens/s at most"
-        )
-    return Bound(name, ceiling, disk, memory, disk_read_gb_s, memory_read_gb_s, words)
-
-
 def run_bench(
     model: str, options: BenchOptions, on_repeat: Callable[[int, int, str], None] | None = None
 ) -> BenchReport:
@@ -117,13 +75,14 @@ def run_bench(
         on_repeat: Called with (runs done, runs in all, what runs).
     """
     import vortex_engine as vx
+    from vortex_engine.bench.rates import measure_codecs, measure_rates
     from vortex_engine.c3.directory import open_directory
     from vortex_engine.decode.load import model_path
 
     if options.repeats < 1 or options.n_prompt_tokens < 1:
         raise ValueError("[bench] repeats and prompt tokens must be at least 1")
     with vx.load(model, ram_budget=options.ram_budget, threads=options.threads, policy=options.policy) as loaded:
-        prompt = _prompt(options.n_prompt_tokens, loaded.vocab_size)
+        prompt = prompt_ids(options.n_prompt_tokens, loaded.vocab_size)
         results: list[Mapping[str, Any]] = []
         # The first run fills the budget; a decoding speed is that of a pager in its steady state.
         for number in range(options.repeats + 1):
@@ -138,11 +97,17 @@ def run_bench(
     n_sweeps = -(-stats["n_prompt_tokens"] // stats["prefill_chunk"]) + stats["n_new_tokens"] - 1
     missing_bytes = stats["bytes_compressed_read"] / n_sweeps
     directory = open_directory(model_path(model))
-    tile_bytes = sweep_tile_bytes(directory)
-    shard = next(iter(directory.matrices.values())).shard
-    n_accesses = stats["hits"] + stats["prefetch_hits"] + stats["page_faults"]
     decode_speeds = [result["tokens_per_s"] or 0.0 for result in results]
     decode_speed = statistics.median(decode_speeds)
+    speed = Speed(decode_speed, sum(sweep_tile_bytes(directory)), missing_bytes)
+    rates = measure_rates(directory, stats["threads"])
+    bound = find_bound(speed, rates)
+    situation = Situation(
+        codec=directory.codec,
+        budget_bytes=stats["budget_bytes"],
+        all_bytes=directory.compressed_bytes,
+        available_ram_bytes=available_ram_bytes() + stats["peak_bytes"],
+    )
     return BenchReport(
         schema=SCHEMA,
         model=model,
@@ -152,22 +117,12 @@ def run_bench(
         decode_tokens_per_sec=decode_speed,
         ttft_s=statistics.median(result["ttft_s"] for result in results),
         bytes_read_per_token=missing_bytes,
-        hit_rate=stats["hits"] / n_accesses if n_accesses else 0.0,
-        belady_hit_rate=best_hit_rate(
-            tile_bytes,
-            n_accesses=n_accesses,
-            n_sweeps=n_sweeps,
-            budget_bytes=stats["budget_bytes"],
-            n_cold_sweeps=0,
-        ),
+        hit_rate=max(0.0, 1 - missing_bytes / speed.total_bytes),
+        belady_hit_rate=min(1.0, stats["budget_bytes"] / speed.total_bytes),
         decode_tokens_per_sec_all=tuple(decode_speeds),
-        bound=find_bound(
-            tokens_per_s=decode_speed,
-            missing_bytes=missing_bytes,
-            total_bytes=sum(tile_bytes),
-            disk_read_gb_s=disk_read_rate(shard) / 1e9,
-            memory_read_gb_s=memory_read_bandwidth(n_threads=stats["threads"]) / 1e9,
-        ),
+        rates=rates,
+        bound=bound,
+        explanation=explain(speed, rates, bound, situation, measure_codecs(stats["threads"])),
         stats=dict(stats),
         peak_rss_bytes=peak_rss,
         vram_peak_mb=None,
@@ -178,6 +133,6 @@ def run_bench(
     )
 
 
-def _prompt(n_tokens: int, vocab_size: int) -> Sequence[int]:
+def prompt_ids(n_tokens: int, vocab_size: int) -> Sequence[int]:
     """Ids spread over the vocabulary, the same in every run."""
     return [(7919 * i + 1) % vocab_size for i in range(n_tokens)]

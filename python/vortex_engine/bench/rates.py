@@ -1,0 +1,89 @@
+"""What disk, memory and kernels do on their own, for one model on this machine."""
+
+from __future__ import annotations
+
+import json
+import struct
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from vortex_engine import ops
+from vortex_engine.bench.bound import Rates
+from vortex_engine.bench.explain import CodecRate
+from vortex_engine.c3.directory import C3Directory, C3Matrix, open_directory
+from vortex_engine.c3.layout import CODEC_IDS, LOSSY_CODECS
+from vortex_engine.c3.pack import pack
+from vortex_engine.machine import disk_read_rate, memory_read_bandwidth
+
+__all__ = ["measure_codecs", "measure_rates"]
+
+# A matrix of about this size stays in a last-level cache and still keeps every thread busy.
+_CACHED_BYTES = 4 << 20
+_KERNEL_S = 0.2
+_IO_THREADS = (4, 8)
+_SAMPLE_ROWS, _SAMPLE_COLS = 2048, 1024
+
+
+def measure_rates(directory: C3Directory, threads: int) -> Rates:
+    """Measure the machine with the model's own file and matrices; takes a few seconds."""
+    shard = next(iter(directory.matrices.values())).shard
+    # Of the layers' matrices: a head or embedding is many times larger and shaped otherwise.
+    inside = [matrix for name, matrix in directory.matrices.items() if ".layers." in name or ".h." in name]
+    matrix = min(inside or directory.matrices.values(), key=lambda m: abs(np.log(max(1, m.n_bytes) / _CACHED_BYTES)))
+    return Rates(
+        disk_gb_s=max(disk_read_rate(shard, n_threads=n, max_s=0.5) for n in _IO_THREADS) / 1e9,
+        memory_gb_s=memory_read_bandwidth(n_threads=threads, repeats=2) / 1e9,
+        compute_gb_s=int(matrix.tiles.stored_bytes.sum()) / _product_s(matrix, threads) / 1e9,
+        threads=threads,
+    )
+
+
+def measure_codecs(threads: int) -> dict[str, CodecRate]:
+    """Size and speed of every codec on one matrix of Gaussian bf16 weights, which trained ones resemble."""
+    values = np.random.default_rng(0).standard_normal((_SAMPLE_ROWS, _SAMPLE_COLS), dtype=np.float32)
+    rates: dict[str, CodecRate] = {}
+    with tempfile.TemporaryDirectory() as work:
+        source = Path(work) / "source"
+        source.mkdir()
+        _write_sample(source, values)
+        for codec in CODEC_IDS:
+            pack(source, Path(work) / codec, codec=codec, threads=threads)
+            (matrix,) = open_directory(Path(work) / codec).matrices.values()
+            tiles = matrix.tiles  # without the alignment, which weighs more on a small matrix
+            rates[codec] = CodecRate(
+                bits_per_weight=int(tiles.prefix_bytes.sum() + tiles.residual_bytes.sum()) * 8 / values.size,
+                gweights_per_s=values.size / _product_s(matrix, threads) / 1e9,
+                lossless=codec not in LOSSY_CODECS,
+            )
+    return rates
+
+
+def _write_sample(folder: Path, values: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> None:
+    """A checkpoint that holds one matrix, with the low bits of a bf16 cut off."""
+    bits = (values.view(np.uint32) >> np.uint32(16)).astype("<u2")
+    header = json.dumps({"w": {"dtype": "BF16", "shape": bits.shape, "data_offsets": [0, bits.nbytes]}}).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bits.tobytes())
+    (folder / "config.json").write_text("{}")
+    (folder / "tokenizer.json").write_text("{}")
+
+
+def _product_s(matrix: C3Matrix, threads: int) -> float:
+    """Seconds of paged_linear with one row, again and again the same matrix: the best of many."""
+    ctx = ops.make_context(threads)
+    pager = ops.make_pager(ctx, 2 * matrix.n_bytes + (8 << 20))
+    try:
+        handle = pager.add_matrix(matrix.name, pager.add_file(str(matrix.shard)), matrix.base_offset, matrix.index)
+        pager.start([handle])
+        x = np.ones((1, matrix.cols), np.float32)
+        best = float("inf")
+        deadline = time.perf_counter() + _KERNEL_S
+        while time.perf_counter() < deadline:
+            start = time.perf_counter()
+            ops.paged_linear(ctx, pager, [handle], x, [None])
+            best = min(best, time.perf_counter() - start)
+    finally:
+        pager.close()
+    return best
