@@ -33,7 +33,7 @@ from vortex_engine.tok import load_tokenizer
 __all__ = ["ModelCalibrator"]
 
 # A choice reads its tokens once for every matrix, a judgement once.
-_CHOICE_TOKENS = 256
+_CHOICE_TOKENS = 128
 _JUDGEMENT_TOKENS = 4096
 _REFERENCE = "exact"
 _ROUNDED = tuple(sorted(LOSSY_CODECS))
