@@ -26,6 +26,7 @@ FIGURES = {
     "paging": "bytes per token over Belady, sweep time over max(I/O, compute)",
     "size": "lossless size of trained weights, beside ZipNN and DFloat11's format",
     "quant_error": "error of quantised weights, beside ggml",
+    "quality": "divergence of rounded models: mixed beside other choices of equal size, int4 beside ggml",
     "packing": "packing speed per codec",
 }
 _WEIGHTS = Path(__file__).resolve().parents[3] / "shared" / "data" / "weights"

@@ -83,8 +83,7 @@ def _contenders(
             yield codec, _ours(setting, codec)
     for kind in (*_IN_PYTHON, *_BY_PROGRAM):
         try:
-            gguf = import_gguf()
-            yield kind, _in_python(gguf, kind, exact) if kind in _IN_PYTHON else _by_program(setting, kind, exact)
+            yield kind, ggml_quantised(setting, kind, exact)
         except MissingPeerError as error:
             figure.skip(f"{kind}: {error}")
     shutil.rmtree(folder)
@@ -95,6 +94,16 @@ def _ours(setting: Setting, codec: str) -> Quantised:
     for name, values in unpacked(directory):
         tiles = directory.matrices[name].tiles
         yield name, values, int(tiles.prefix_bytes.sum() + tiles.residual_bytes.sum())
+
+
+def ggml_quantised(setting: Setting, kind: str, exact: dict[str, Values]) -> Quantised:
+    """The tensors after ggml's quantisation, by the gguf package or by llama-quantize in the folder work/quant.
+
+    Raises:
+        MissingPeerError: what it needs is not here.
+    """
+    gguf = import_gguf()
+    return _in_python(gguf, kind, exact) if kind in _IN_PYTHON else _by_program(setting, kind, exact)
 
 
 def _in_python(gguf: Any, kind: str, exact: dict[str, Values]) -> Quantised:

@@ -22,6 +22,7 @@ INDEX_COLUMNS = 8
 
 CODEC_IDS = {"raw": 0, "exact": 1, "int8": 2, "int4": 3, "lz4": 4, "exact12": 5, "dense": 6}
 LOSSY_CODECS = frozenset({"int8", "int4"})
+MIXED = "mixed"  # what a model is called whose matrices have codecs of their own
 INT_GROUP_COLS = 32  # columns that share a scale; tiles of the lossy codecs start at a group
 DTYPE_IDS = {"bf16": 1, "f16": 2, "f32": 3}
 DTYPE_NAMES = {number: name for name, number in DTYPE_IDS.items()}

@@ -11,7 +11,7 @@ from pathlib import Path
 from vortex_engine import _native
 from vortex_engine.c3.files import crc_of_range, open_fd
 from vortex_engine.c3.json_object import as_count, as_object
-from vortex_engine.c3.layout import CODEC_IDS, FORMAT, MANIFEST_NAME
+from vortex_engine.c3.layout import CODEC_IDS, FORMAT, MANIFEST_NAME, MIXED
 from vortex_engine.c3.shard_writer import ShardSummary
 from vortex_engine.errors import CorruptTileError, MachineError, ModelConfigError, TileVersionError
 
@@ -141,7 +141,7 @@ def check_file(path: Path, seal: FileSeal) -> None:
 def _parse(path: Path, document: dict[str, object]) -> Manifest:
     """The manifest of a document whose checksum matches; whoever wrote it may still have lied about the structure."""
     codec = document.get("codec")
-    if codec not in CODEC_IDS or set(document) != {"format", "codec", "files", "shards"}:
+    if codec not in {*CODEC_IDS, MIXED} or set(document) != {"format", "codec", "files", "shards"}:
         raise _corrupt(path, "unknown codec or keys")
     files = {
         name: FileSeal(_count(path, entry, "bytes"), _crc(path, entry.get("crc32c")))

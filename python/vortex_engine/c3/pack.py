@@ -8,14 +8,17 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 
 from vortex_engine import _native
+from vortex_engine.c3.calibrator import Calibrator
 from vortex_engine.c3.files import COPY_BYTES, copy_file, write_atomically
 from vortex_engine.c3.geometry import Group, groups
 from vortex_engine.c3.journal import Journal, MatrixRecord
@@ -25,6 +28,7 @@ from vortex_engine.c3.layout import (
     DTYPE_IDS,
     FORMAT,
     MANIFEST_NAME,
+    MIXED,
     WEIGHT_MAP_NAME,
     quantization_config,
     split_cols,
@@ -32,10 +36,11 @@ from vortex_engine.c3.layout import (
 from vortex_engine.c3.manifest import build_manifest
 from vortex_engine.c3.partial import PartialDirectory
 from vortex_engine.c3.plan import PackPlan, ShardPlan, check_codec, matrix_dtype, plan_packing
-from vortex_engine.c3.report import PackReport, total_tiles
+from vortex_engine.c3.report import Divergence, PackReport, total_tiles
 from vortex_engine.c3.shard_writer import ShardSummary, ShardWriter
 from vortex_engine.c3.slabs import read_slabs
 from vortex_engine.c3.source import Source, SourceReader, SourceTensor, open_source
+from vortex_engine.c3.weight_error import TensorError, measure_weights, total_relative_rms
 from vortex_engine.errors import MachineError, ModelConfigError, TargetExistsError, VortexError
 from vortex_engine.profile import n_cores
 
@@ -54,6 +59,7 @@ def pack(
     max_shard_bytes: int = DEFAULT_SHARD_BYTES,
     progress: Progress | None = None,
     check_config: Callable[[dict[str, object]], None] | None = None,
+    calibrator: Calibrator | None = None,
 ) -> PackReport:
     """Pack the Hugging Face checkpoint in `src` into the new directory `dst`.
 
@@ -63,11 +69,13 @@ def pack(
     Args:
         codec: "exact" (lossless, about 11.4 bits a bf16 weight), "exact12" (lossless, 12.03 bits, twice as fast to
             decode: for models that fit in RAM), "dense" (lossless, about 10.7 bits, slower to read), "lz4" (lossless,
-            for sparse weights), "raw", or the lossy "int8" (8.3) and "int4" (4.5).
+            for sparse weights), "raw", the lossy "int8" (8.3) and "int4" (4.5), or "mixed": of every matrix the
+            one that `calibrator` chooses.
         threads: of the encoder; None for every core this process may use. The bytes written do not depend on it.
         max_shard_bytes: source bytes a shard file holds at most, unless one tensor has more.
         progress: called with (bytes done, bytes in all, tensor name) after every few tiles.
         check_config: called with `config.json` before anything is written; what it raises ends the packing.
+        calibrator: chooses codecs and judges the result, see `Calibrator`; "mixed" needs one.
 
     Raises:
         TargetExistsError: `dst` exists.
@@ -75,6 +83,8 @@ def pack(
         MachineError: the disk is full or failed, or another process packs into `dst`.
     """
     check_codec(codec)
+    if codec == MIXED and calibrator is None:
+        raise ValueError("[pack] codec 'mixed' needs a calibrator, which chooses the codec of every matrix")
     n_threads = n_cores() if threads is None else threads
     if n_threads < 1:
         raise ValueError(f"[pack] threads must be at least 1, got {threads}")
@@ -88,6 +98,8 @@ def pack(
     if check_config is not None:
         check_config(source.config)
     plan = plan_packing(source, codec, max_shard_bytes)
+    if calibrator is not None:
+        calibrator.check(source, plan)
     fingerprint: dict[str, object] = {
         "source": source.fingerprint,
         "codec": codec,
@@ -99,11 +111,11 @@ def pack(
     packer = _Packer(source, plan, codec, pool, progress)
     start = time.perf_counter()
     try:
-        resumed_bytes, packed_bytes, records = _pack_partial(packer, partial, fingerprint)
+        packed = _pack_partial(packer, partial, fingerprint, calibrator, n_threads)
     except VortexError:
         raise
     except OSError as error:
-        if error.errno not in _DISK_FULL:
+        if not _is_full(error):
             raise MachineError(f"[pack] cannot write {partial.path}: {error}") from error
         free_bytes = shutil.disk_usage(target.parent).free
         raise MachineError(
@@ -112,45 +124,72 @@ def pack(
         ) from error
 
     seconds = time.perf_counter() - start
-    totals = total_tiles(source, records)
+    totals = total_tiles(source, packed.records)
     return PackReport(
         target=os.fspath(target),
         codec=codec,
         seconds=seconds,
-        gb_s=(source.total_bytes - resumed_bytes) / seconds / 1e9,
+        gb_s=(source.total_bytes - packed.resumed_bytes) / seconds / 1e9,
         source_bytes=source.total_bytes,
-        packed_bytes=packed_bytes,
-        resumed_bytes=resumed_bytes,
+        packed_bytes=packed.packed_bytes,
+        resumed_bytes=packed.resumed_bytes,
         n_shards=len(plan.shards),
         n_tiles=totals.n_tiles,
         tile_bytes_max=totals.tile_bytes_max,
         escape_share=totals.escape_share,
         classes=totals.classes,
         dropped=source.dropped,
+        relative_rms=total_relative_rms(packed.errors.values()),
+        tensors=packed.errors,
+        divergence=packed.divergence,
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Packed:
+    resumed_bytes: int  # source bytes found packed
+    packed_bytes: int  # of the directory
+    records: list[MatrixRecord]  # of every matrix
+    errors: dict[str, TensorError]
+    divergence: Divergence | None
+
+
 def _pack_partial(
-    packer: _Packer, partial: PartialDirectory, fingerprint: dict[str, object]
-) -> tuple[int, int, list[MatrixRecord]]:
-    """Pack and publish; returns source bytes found packed, bytes of the directory, and every matrix's record."""
+    packer: _Packer,
+    partial: PartialDirectory,
+    fingerprint: dict[str, object],
+    calibrator: Calibrator | None,
+    threads: int,
+) -> _Packed:
+    """Pack, measure and publish."""
     with partial.locked():
         try:
+            if calibrator is not None:
+                packer.codecs = calibrator.choose(packer.source, packer.plan, partial.work)
+                fingerprint = {**fingerprint, "codecs": dict(packer.codecs)}
             found = partial.resume(fingerprint, packer.plan)
             _check_space(partial.path, packer.plan, found)
             with contextlib.closing(Journal(partial.journal, fingerprint, found)) as journal:
                 records = packer.write(partial.model, journal, found)
+            errors = measure_weights(packer.source, partial.model, records, threads)
+            divergence = None if calibrator is None else calibrator.judge(partial.model, partial.work)
             packed_bytes = sum(entry.stat().st_size for entry in partial.model.iterdir())
             partial.publish()
         except ModelConfigError:
             partial.discard()
             raise
         except OSError as error:
-            if error.errno in _DISK_FULL:
+            if _is_full(error):
                 partial.discard()
             raise
     resumed_bytes = sum(packer.source.tensors[record.name].n_bytes for record in found)
-    return resumed_bytes, packed_bytes, records
+    return _Packed(resumed_bytes, packed_bytes, records, errors, divergence)
+
+
+def _is_full(error: OSError) -> bool:
+    """Whether the disk is full, also where a packing inside this one has said so already."""
+    causes = (error, error.__cause__)
+    return any(isinstance(cause, OSError) and cause.errno in _DISK_FULL for cause in causes)
 
 
 def matrix_record(source: Source, plan: PackPlan, codec: str, pool: _native.Pool, tensor: SourceTensor) -> MatrixRecord:
@@ -172,7 +211,12 @@ def packed_weight_map(shards: Iterable[tuple[str, int, Iterable[str]]]) -> bytes
 
 
 class _Packer:
-    """Writes the files of one packed model, going on after the matrices that are there already."""
+    """Writes the files of one packed model, going on after the matrices that are there already.
+
+    `codecs` names the matrices that do not have the codec of all others.
+    """
+
+    codecs: Mapping[str, str] = MappingProxyType({})
 
     def __init__(
         self, source: Source, plan: PackPlan, codec: str, pool: _native.Pool, progress: Progress | None
@@ -228,7 +272,10 @@ class _Packer:
     def _groups(self, tensor: SourceTensor) -> Iterator[Group]:
         rows, cols = tensor.shape
         limit_bytes = self.plan.tile_limit_bytes
-        return groups(rows, cols, matrix_dtype(tensor), limit_bytes, split_cols=split_cols(self._codec))
+        return groups(rows, cols, matrix_dtype(tensor), limit_bytes, split_cols=split_cols(self._codec_of(tensor)))
+
+    def _codec_of(self, tensor: SourceTensor) -> str:
+        return self.codecs.get(tensor.name, self._codec)
 
     def _write_matrix(
         self,
@@ -247,7 +294,7 @@ class _Packer:
                 group.n_rows,
                 group.n_cols,
                 DTYPE_IDS[dtype],
-                CODEC_IDS[self._codec],
+                CODEC_IDS[self._codec_of(tensor)],
                 group.relative_tiles(),
             )
             matrix.append(group, encoded)

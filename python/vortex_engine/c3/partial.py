@@ -3,6 +3,7 @@
 DST.partial/lock       held (flock) while a packer works
 DST.partial/journal    finished matrices
 DST.partial/model/     becomes DST by one rename
+DST.partial/work/      what a calibrator keeps while it works
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class PartialDirectory:
         self.path = target.with_name(target.name + ".partial")
         self.model = self.path / "model"
         self.journal = self.path / "journal"
+        self.work = self.path / "work"
         self._lock = self.path / "lock"
 
     @contextlib.contextmanager
@@ -91,6 +93,7 @@ class PartialDirectory:
         self._remove_remains()
 
     def _remove_remains(self) -> None:
+        shutil.rmtree(self.work, ignore_errors=True)
         self.journal.unlink(missing_ok=True)
         self.journal.with_suffix(".tmp").unlink(missing_ok=True)
         self._lock.unlink(missing_ok=True)

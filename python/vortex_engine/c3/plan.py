@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from vortex_engine.c3.geometry import count_tiles, tile_limit
 from vortex_engine.c3.layout import (
     ALIGNMENT,
-    CODEC_IDS,
     INDEX_COLUMNS,
     INDEX_SUFFIX,
+    MIXED,
     SAFETENSORS_DTYPES,
     TILES_SUFFIX,
     shard_name,
@@ -34,6 +34,7 @@ _LEAST_BITS = {
     "exact": {"bf16": 11, "f16": 14, "f32": 11},
     "int8": {"bf16": 8, "f16": 8, "f32": 8},
     "int4": {"bf16": 4, "f16": 4, "f32": 4},
+    MIXED: {"bf16": 4, "f16": 4, "f32": 4},
     "lz4": {"bf16": 0, "f16": 0, "f32": 0},
     "exact12": {"bf16": 12, "f16": 14, "f32": 12},
     "dense": {"bf16": 9, "f16": 9, "f32": 9},
@@ -113,8 +114,8 @@ def tensor_class(name: str) -> str:
 
 def check_codec(codec: str) -> None:
     """ValueError for a codec that the packer does not know."""
-    if codec not in CODEC_IDS:
-        raise ValueError(f"[pack] codec must be one of {', '.join(sorted(CODEC_IDS))}, got {codec!r}")
+    if codec not in _LEAST_BITS:
+        raise ValueError(f"[pack] codec must be one of {', '.join(sorted(_LEAST_BITS))}, got {codec!r}")
 
 
 def _least_matrix_bytes(tensor: SourceTensor, codec: str, limit_bytes: int) -> int:

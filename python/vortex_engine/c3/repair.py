@@ -162,8 +162,7 @@ class _Repairer:
         self._manifest = manifest
         self._source = open_source(source)
         # Where shards end does not matter here: the manifest says what is in which.
-        codec = manifest.codec if manifest.codec in CODEC_IDS else "raw"
-        self._plan = plan_packing(self._source, codec, _UNLIMITED)
+        self._plan = plan_packing(self._source, manifest.codec, _UNLIMITED)
         self._threads = threads
         self._pool = _native.Pool(threads, _native.simd_levels()[0])
         self._records: dict[str, MatrixRecord] = {}

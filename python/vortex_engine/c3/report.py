@@ -14,6 +14,7 @@ from vortex_engine.c3.journal import MatrixRecord
 from vortex_engine.c3.layout import INDEX_COLUMNS
 from vortex_engine.c3.plan import tensor_class
 from vortex_engine.c3.source import Source
+from vortex_engine.c3.weight_error import TensorError
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,15 @@ def total_tiles(source: Source, records: Sequence[MatrixRecord]) -> TileTotals:
 
 
 @dataclass(frozen=True, slots=True)
+class Divergence:
+    """How far the next-token distribution of a packed model is from the checkpoint's on a text."""
+
+    nats_per_token: float  # Kullback-Leibler divergence of the packed model from the checkpoint, mean over the tokens
+    top1_agreement: float  # share of tokens after which both have the same most likely next one
+    n_tokens: int  # 0: the codec is lossless, nothing had to be measured
+
+
+@dataclass(frozen=True, slots=True)
 class PackReport:
     """What `pack` did.
 
@@ -90,8 +100,16 @@ class PackReport:
     classes: dict[str, ClassSizes]
     dropped: dict[str, str] = field(default_factory=lambda: {})  # tensor -> why it is not in the packed model
     transformers_only: str | None = None  # why the engine itself does not run it; None when it does
+    relative_rms: float = 0.0  # as in `TensorError`, of all matrices with rounded weights together
+    tensors: dict[str, TensorError] = field(default_factory=lambda: {})  # of every matrix
+    divergence: Divergence | None = None  # None without a calibration text
 
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
         document = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
-        return {**document, "classes": {name: sizes.to_dict() for name, sizes in self.classes.items()}}
+        return {
+            **document,
+            "classes": {name: sizes.to_dict() for name, sizes in self.classes.items()},
+            "tensors": {name: tensor.to_dict() for name, tensor in self.tensors.items()},
+            "divergence": None if self.divergence is None else dataclasses.asdict(self.divergence),
+        }

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vortex_engine.cli.options import JsonOption, ThreadsOption
+from vortex_engine.cli.options import BudgetOption, JsonOption, ThreadsOption
 from vortex_engine.cli.show import emit_json, emit_table, kept_on_interrupt, note, progress_bar
 
 __all__ = ["pack"]
@@ -23,6 +23,7 @@ class Codec(str, Enum):
     lz4 = "lz4"
     int8 = "int8"
     int4 = "int4"
+    mixed = "mixed"
     raw = "raw"
 
 
@@ -35,10 +36,27 @@ def pack(
             help="`exact` is lossless at about 11.4 of 16 bits; `exact12` is lossless at 12.03 and twice as fast to "
             "decode, for models that fit in RAM; `dense` is lossless, smallest and slower to read; "
             "`lz4` is lossless and for sparse weights; `int8` and `int4` round weights to 8.3 and 4.5 bits; "
+            "`mixed` chooses one of these or a lossless one for every matrix, within --bits-per-weight; "
             "`raw` stores weights as they are."
         ),
     ] = Codec.exact,
     dense: Annotated[bool, typer.Option("--dense", help="The same as --codec dense.")] = False,
+    bits_per_weight: Annotated[
+        float | None,
+        typer.Option(
+            help="Of --codec mixed: the most stored bits a weight, as `vortex inspect` counts them. Which matrices get "
+            "more of them is measured on the calibration text."
+        ),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="TEXTFILE",
+            help="UTF-8 text like what the model will read: the packed model is compared on it with the checkpoint. "
+            "--codec mixed needs it. Takes disk space for lossless and rounded copies while it works.",
+        ),
+    ] = None,
+    ram_budget: BudgetOption = None,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -55,7 +73,16 @@ def pack(
     chosen = Codec.dense if dense else codec
     resume = f"{target}.partial keeps what is done: run the same command to resume"
     with kept_on_interrupt(resume), progress_bar(f"packing {source.name}", unit_bytes=True) as move:
-        report = vx.pack(str(source), str(target), codec=chosen.value, threads=threads, progress=move)
+        report = vx.pack(
+            str(source),
+            str(target),
+            codec=chosen.value,
+            calibration=calibration,
+            bits_per_weight=bits_per_weight,
+            ram_budget=ram_budget,
+            threads=threads,
+            progress=move,
+        )
     if as_json:
         emit_json(report.to_dict())
         return
@@ -68,6 +95,25 @@ def pack(
             if sizes.weights
         ],
     )
+    if report.relative_rms:
+        emit_table(
+            "",
+            ("matrix", "codec", "bits per weight", "relative RMS error"),
+            [
+                (name, tensor.codec, f"{tensor.bits_per_weight:.2f}", f"{tensor.relative_rms:.5f}")
+                for name, tensor in report.tensors.items()
+            ],
+        )
+    if report.divergence is not None:
+        emit_table(
+            "",
+            ("on the calibration text", "packed beside the checkpoint"),
+            [
+                ("KL divergence, nats per token", f"{report.divergence.nats_per_token:.6f}"),
+                ("same most likely next token", f"{report.divergence.top1_agreement:.2%}"),
+                ("tokens read", f"{report.divergence.n_tokens:,}"),
+            ],
+        )
     for name, reason in report.dropped.items():
         note(f"left out: {name}: {reason}")
     if report.transformers_only is not None:
