@@ -41,6 +41,13 @@ def write_all(fd: int, data: bytes | memoryview, offset: int) -> None:
         done += os.pwrite(fd, view[done:], offset + done)
 
 
+def write_parts(fd: int, parts: list[bytes], offset: int) -> None:
+    """Write all of `parts`, one after the other, at `offset` of the file."""
+    for part in parts:
+        write_all(fd, part, offset)
+        offset += len(part)
+
+
 def read_ranges(fd: int, offset: int, n_bytes: int) -> Iterator[memoryview]:
     """The bytes `[offset, offset + n_bytes)` of the file in pieces of one reused buffer."""
     buffer = memoryview(bytearray(min(COPY_BYTES, n_bytes)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import json
 import os
 import shutil
@@ -41,6 +42,7 @@ from vortex_engine.c3.shard_writer import ShardSummary, ShardWriter
 from vortex_engine.c3.slabs import read_slabs
 from vortex_engine.c3.source import Source, SourceReader, SourceTensor, open_source
 from vortex_engine.c3.weight_error import TensorError, measure_weights, total_relative_rms
+from vortex_engine.c3.write_behind import WriteBehind
 from vortex_engine.errors import MachineError, ModelConfigError, TargetExistsError, VortexError
 from vortex_engine.profile import n_cores
 
@@ -245,16 +247,20 @@ class _Packer:
             contextlib.closing(read_slabs(reader, work)) as slabs,
         ):
             for shard in self.plan.shards:
-                with contextlib.closing(ShardWriter(directory / shard.name, shard.data_offset)) as writer:
+                with (
+                    contextlib.closing(ShardWriter(directory / shard.name, shard.data_offset)) as writer,
+                    WriteBehind() as behind,
+                ):
                     for tensor in shard.matrices:
                         record = known.get(tensor.name)
                         if record is None:
-                            record = self._write_matrix(writer, shard, tensor, slabs)
-                            journal.append(record)
+                            record = self._write_matrix(writer, behind, shard, tensor, slabs)
+                            behind.run(functools.partial(journal.append, record))
                         else:
                             self._advance(tensor.n_bytes, tensor.name)
                         writer.add_matrix(record)
                         records.append(record)
+                    behind.drain()
                     others = ((tensor, self._pieces(reader, tensor)) for tensor in shard.others)
                     shards.append(writer.finish(others))
         self._write_other_files(directory, shards)
@@ -266,8 +272,9 @@ class _Packer:
             contextlib.closing(SourceReader()) as reader,
             contextlib.closing(read_slabs(reader, ((tensor, group) for group in self._groups(tensor)))) as slabs,
             contextlib.closing(ShardWriter(Path(os.devnull), 0)) as writer,
+            WriteBehind() as behind,
         ):
-            return self._write_matrix(writer, ShardPlan(os.devnull, (tensor,), (), 0), tensor, slabs)
+            return self._write_matrix(writer, behind, ShardPlan(os.devnull, (tensor,), (), 0), tensor, slabs)
 
     def _groups(self, tensor: SourceTensor) -> Iterator[Group]:
         rows, cols = tensor.shape
@@ -280,12 +287,13 @@ class _Packer:
     def _write_matrix(
         self,
         writer: ShardWriter,
+        behind: WriteBehind,
         shard: ShardPlan,
         tensor: SourceTensor,
         slabs: Iterator[tuple[Group, npt.NDArray[np.uint8]]],
     ) -> MatrixRecord:
         dtype = matrix_dtype(tensor)
-        matrix = writer.start_matrix(dtype)
+        matrix = writer.start_matrix(dtype, behind)
         for _ in self._groups(tensor):
             group, slab = next(slabs)
             encoded = _native.encode_tiles(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from vortex_engine import _native
-from vortex_engine.c3.files import write_all
+from vortex_engine.c3.files import write_all, write_parts
 from vortex_engine.c3.geometry import Group
 from vortex_engine.c3.journal import MatrixRecord
 from vortex_engine.c3.layout import (
@@ -24,6 +25,7 @@ from vortex_engine.c3.layout import (
 )
 from vortex_engine.c3.safetensors_header import TensorSpan, format_header
 from vortex_engine.c3.source import SourceTensor
+from vortex_engine.c3.write_behind import WriteBehind
 
 EncodedTile = tuple[bytes, bytes, int, int]  # prefix, residual, codec id, dtype id
 
@@ -41,10 +43,14 @@ class ShardSummary:
 
 
 class MatrixWriter:
-    """Appends the tile groups of one matrix to its shard and keeps its index and checksum."""
+    """Appends the tile groups of one matrix to its shard and keeps its index and checksum.
 
-    def __init__(self, fd: int, offset: int, dtype: str) -> None:
+    `behind` does the writing: the bytes are in the file when it has run what it was given.
+    """
+
+    def __init__(self, fd: int, offset: int, dtype: str, behind: WriteBehind) -> None:
         self._fd = fd
+        self._behind = behind
         self._offset = offset
         self._source_dtype = DTYPE_IDS[dtype]
         self._rows: list[list[int]] = []
@@ -80,9 +86,9 @@ class MatrixWriter:
             )
             if codec == CODEC_IDS["exact"]:
                 self._n_escapes += _count_escapes(prefix, n_rows)
-        data = b"".join(parts)
-        write_all(self._fd, data, self._offset + self._n_bytes)
-        self._crc = _native.crc32c(data, self._crc)
+        self._behind.run(functools.partial(write_parts, self._fd, parts, self._offset + self._n_bytes))
+        for part in parts:
+            self._crc = _native.crc32c(part, self._crc)
         self._n_bytes = end
 
     def finish(self, name: str, shard: str) -> MatrixRecord:
@@ -101,9 +107,9 @@ class ShardWriter:
         self._end = data_offset
         self._records: list[MatrixRecord] = []
 
-    def start_matrix(self, dtype: str) -> MatrixWriter:
+    def start_matrix(self, dtype: str, behind: WriteBehind) -> MatrixWriter:
         """A writer for the next matrix, whose first byte follows the matrix before it."""
-        return MatrixWriter(self._fd, self._end, dtype)
+        return MatrixWriter(self._fd, self._end, dtype, behind)
 
     def add_matrix(self, record: MatrixRecord) -> None:
         """Count a finished matrix, written now or before an interruption."""
