@@ -24,6 +24,7 @@ FIGURES = {
     "resident": "decode and prefill, all in RAM, beside llama.cpp",
     "limited": "decode inside memory cgroups, beside llama.cpp mmap, accelerate and AirLLM",
     "paging": "bytes per token over Belady, sweep time over max(I/O, compute)",
+    "traces": "bytes a token of the policies over Belady on recorded patterns of access",
     "size": "lossless size of trained weights, beside ZipNN and DFloat11's format",
     "quant_error": "error of quantised weights, beside ggml",
     "quality": "divergence of rounded models: mixed beside other choices of equal size, int4 beside ggml",

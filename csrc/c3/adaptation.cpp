@@ -10,9 +10,12 @@ namespace {
 
 constexpr double kMuchSooner = 1.5;    // how many times later the resident must be expected
 constexpr double kClearlyFewer = 1.1;  // how many times more bytes the rule in force must have missed
+constexpr uint64_t kOverdue = 64;      // a tile is overdue when its age exceeds its period by this part
 constexpr uint64_t kCandidates = 16;   // residents looked at for one decision
 constexpr uint64_t kSampledTiles = 4096;
-constexpr uint64_t kWindowSweeps = 16;  // what was missed so long ago counts 1/e
+constexpr uint64_t kWindowSweeps = 8;  // what was missed so long ago counts 1/e
+
+uint64_t distance(uint64_t a, uint64_t b) { return a > b ? a - b : b - a; }
 
 bool sampled(int64_t tile, uint64_t stride) {
   return (static_cast<uint64_t>(tile) * 0x9E3779B97F4A7C15u >> 32) % stride == 0;
@@ -57,8 +60,13 @@ void Adaptation::used(int64_t tile) {
   if (last > 0 && now > last) {
     const uint64_t mean = use.interval.load(std::memory_order_relaxed), interval = now - last;
     const uint64_t before = use.last_interval.exchange(interval, std::memory_order_relaxed);
-    const uint64_t off = interval > before ? interval - before : before - interval;
+    const uint64_t period = use.period.load(std::memory_order_relaxed);
+    const uint64_t off = distance(interval, before);
     use.regular.store(off < before / 4, std::memory_order_relaxed);
+    if (mean == 0 || off < before / 8)
+      use.period.store(interval, std::memory_order_relaxed);
+    else if (distance(interval, period) >= period / 8 && distance(before, period) >= period / 8)
+      use.period.store(0, std::memory_order_relaxed);
     use.interval.store(mean == 0 ? interval : (mean + interval) / 2, std::memory_order_relaxed);
   }
   use.last.store(now, std::memory_order_relaxed);
@@ -76,6 +84,13 @@ bool Adaptation::much_sooner(int64_t tile, int64_t resident, uint64_t now) const
   return static_cast<double>(expected(tile, now)) * kMuchSooner < static_cast<double>(expected(resident, now));
 }
 
+bool Adaptation::due(int64_t resident, uint64_t now) const {
+  const Use& use = uses_[static_cast<size_t>(resident)];
+  const uint64_t last = use.last.load(std::memory_order_relaxed);
+  const uint64_t period = use.period.load(std::memory_order_relaxed);
+  return period > 0 && now <= last + period + period / kOverdue;
+}
+
 // What a tile's first use misses counts for neither rule.
 void Adaptation::sample(int64_t tile, bool seen_before, uint64_t now) {
   const size_t t = static_cast<size_t>(tile);
@@ -86,10 +101,13 @@ void Adaptation::sample(int64_t tile, bool seen_before, uint64_t now) {
     in_lru_[t] = lru_.by_use.insert(lru_.by_use.end(), tile);
     lru_.bytes += size;
     while (lru_.bytes > sample_capacity_) {
-      const size_t oldest = static_cast<size_t>(lru_.by_use.front());
-      lru_.bytes -= bytes_[oldest];
-      in_lru_[oldest] = lru_.by_use.end();
-      lru_.by_use.pop_front();
+      auto out = lru_.by_use.begin();
+      for (uint64_t i = 0; i < kCandidates && out != in_lru_[t] && due(*out, now); ++i) ++out;
+      if (due(*out, now)) out = in_lru_[t];
+      const size_t leaver = static_cast<size_t>(*out);
+      lru_.bytes -= bytes_[leaver];
+      in_lru_[leaver] = lru_.by_use.end();
+      lru_.by_use.erase(out);
     }
   } else {
     lru_.by_use.splice(lru_.by_use.end(), lru_.by_use, in_lru_[t]);
@@ -136,6 +154,7 @@ int64_t Adaptation::steady_victim(int64_t tile, const std::function<bool(int64_t
 }
 
 int64_t Adaptation::recent_victim(const std::function<bool(int64_t)>& fits) {
+  const uint64_t now = clock_.load(std::memory_order_relaxed);
   std::vector<Aged> passed;
   int64_t found = -1;
   while (found < 0 && passed.size() < kCandidates && !by_age_.empty()) {
@@ -149,7 +168,7 @@ int64_t Adaptation::recent_victim(const std::function<bool(int64_t)>& fits) {
       continue;
     }
     passed.push_back(oldest);
-    if (fits(oldest.second)) found = oldest.second;
+    if (!due(oldest.second, now) && fits(oldest.second)) found = oldest.second;
   }
   for (const Aged& entry : passed) by_age_.push(entry);
   return found;

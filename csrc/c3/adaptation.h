@@ -19,7 +19,9 @@ namespace vx {
 //   steady  a tile is expected again after max(mean interval, age). It displaces the resident expected latest (of a
 //           random few) only when it is expected much sooner. A cyclic scan, where every tile is expected after one
 //           sweep, displaces nobody; a tile that was never seen before does not either.
-//   recent  it displaces the resident used least recently, always: LRU.
+//   recent  it displaces the resident used least recently: LRU. But none of those that come back at a steady interval
+//   and
+//           are not overdue: so a scan that is a little too long does not push out what it needs next.
 // A sample stands for all, after "Efficient MRC Construction with SHARDS" (Waldspurger et al., FAST 2015).
 //
 // Thread rules: used() from any thread; victim() and swapped() from one thread at a time.
@@ -39,6 +41,7 @@ class Adaptation {
  private:
   struct Use {
     std::atomic<uint64_t> last{0}, last_interval{0}, interval{0};  // on the clock, the third a mean; 0: none yet
+    std::atomic<uint64_t> period{0};  // the first interval or one that came twice running, until two do not fit it
     std::atomic<bool> regular{false};
   };
   // Tiles that a rule would hold, of the sample.
@@ -51,6 +54,7 @@ class Adaptation {
 
   uint64_t expected(int64_t tile, uint64_t now) const;
   bool much_sooner(int64_t tile, int64_t resident, uint64_t now) const;
+  bool due(int64_t resident, uint64_t now) const;
   void sample(int64_t tile, bool seen_before, uint64_t now);
   int64_t steady_victim(int64_t tile, const std::function<bool(int64_t)>& fits);
   int64_t recent_victim(const std::function<bool(int64_t)>& fits);

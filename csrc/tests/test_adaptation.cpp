@@ -86,6 +86,22 @@ VX_TEST(an_early_exit_shifts_residents_to_the_layers_that_run) {
   VX_CHECK(bytes_read(file, PolicyKind::stable, 25, trace) < fixed * 95 / 100);
 }
 
+// Two models of 225 and 375 tiles take turns of eight sweeps: the one that runs deserves the room.
+VX_TEST(models_that_take_turns_are_cached_as_well_as_by_recency) {
+  const Watchdog watchdog;
+  TileFile file;
+  make_file(&file);
+  std::vector<int64_t> trace;
+  for (int turn = 0; turn < 12; ++turn)
+    for (int sweep = 0; sweep < 8; ++sweep)
+      for (int64_t t = turn % 2 ? 225 : 0; t < (turn % 2 ? kTiles : 225); ++t) trace.push_back(t);
+  for (int percent : {50, 75}) {
+    const uint64_t lru = bytes_read(file, PolicyKind::lru, percent, trace);
+    const uint64_t stable = bytes_read(file, PolicyKind::stable, percent, trace);
+    VX_CHECK(static_cast<double>(stable) <= 1.02 * static_cast<double>(lru));
+  }
+}
+
 VX_TEST(scans_displace_nobody) {
   const Watchdog watchdog;
   TileFile file;
