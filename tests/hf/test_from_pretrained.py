@@ -129,6 +129,38 @@ def test_only_routed_experts_are_read(packed: Any, name: str, codec: str) -> Non
     assert read_bytes(1, 3) == stored_bytes(1, 3)
 
 
+@pytest.mark.parametrize("name", ["gpt2", "gemma2", "phi3", "bert"])
+def test_matrices_are_prefetched_in_the_order_of_use(packed: Any, name: str) -> None:
+    loaded = load(packed(name), packed(name).exact)
+    used: list[str] = []
+    for module in loaded.modules():
+        if isinstance(module, (hf.PagedLinear, hf.PagedConv1D)):
+            module.register_forward_pre_hook(lambda module, _: used.append(module.paged.name))
+    logits(loaded)
+    assert used == list(loaded.hf_quantizer.store.sweep)
+
+
+@pytest.mark.parametrize("name", ["phi3", "gpt2"])
+@pytest.mark.parametrize("codec", ["int8", "int4", "dense"])
+def test_other_codecs_against_their_decoded_weights(packed: Any, tmp_path: Path, name: str, codec: str) -> None:
+    model = packed(name)
+    vx.pack(model.source, tmp_path / "c3", codec=codec)
+    loaded = load(model, tmp_path / "c3")
+    plain = model.model_class.from_pretrained(model.source)
+    changed = 0
+    with torch.no_grad():
+        for name, parameter in plain.named_parameters():
+            if parameter.ndim == 2:
+                decoded = loaded.hf_quantizer.store.dense(name)
+                changed += not torch.equal(decoded, parameter)
+                parameter.copy_(decoded)
+    assert bool(changed) == (codec != "dense")
+    found = logits(loaded)
+    assert relative(found, logits(plain)) <= TOLERANCE
+    assert torch.equal(found, logits(load(model, tmp_path / "c3", ram_budget=SMALL_BYTES, threads=2)))
+    assert codec != "dense" or torch.equal(found, logits(load(model, model.raw)))
+
+
 @pytest.mark.parametrize("kind", ["PagedLinear", "PagedConv1D"])
 def test_products_of_any_shape_and_their_gradient(packed: Any, kind: str) -> None:
     model = packed("gpt2" if kind == "PagedConv1D" else "bert")

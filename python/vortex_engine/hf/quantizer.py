@@ -15,9 +15,10 @@ from transformers.quantizers.base import HfQuantizer
 from vortex_engine.c3.directory import open_directory
 from vortex_engine.errors import BackendUnavailableError, ModelConfigError
 from vortex_engine.hf.config import C3Config
-from vortex_engine.hf.modules import PagedConv1D, PagedExperts, PagedLinear, become_experts, become_paged
+from vortex_engine.hf.modules import become_experts, become_paged
 from vortex_engine.hf.placement import Placement, place
 from vortex_engine.hf.store import PagedMatrix, PagedStore
+from vortex_engine.hf.sweep import sweep_order
 
 __all__ = ["C3Quantizer", "stats"]
 
@@ -65,7 +66,7 @@ class C3Quantizer(HfQuantizer):
         self._store = PagedStore(directory, config.ram_budget_bytes, config.threads, policy)
         try:
             self._page(model, placements)
-            self._store.start(_sweep(model))
+            self._store.start(sweep_order(model))
         except BaseException:
             self._store.pager.close()
             raise
@@ -199,15 +200,3 @@ def _dense_sizes(quantizer: C3Quantizer, model: Any) -> dict[str, int]:
     placements = quantizer._dense  # pyright: ignore[reportPrivateUsage] - one module
     parameters = {placement.parameter: model.get_parameter(placement.parameter) for placement in placements}
     return {name: value.numel() * value.element_size() for name, value in parameters.items()}
-
-
-def _sweep(model: Any) -> list[str]:
-    """Matrices that products read, in the order of the modules; embeddings are looked up by rows."""
-    order: list[str] = []
-    for module in model.modules():
-        if isinstance(module, (PagedLinear, PagedConv1D)):
-            order.append(module.paged.name)
-        elif isinstance(module, PagedExperts):
-            for up, down in zip(module.paged_up, module.paged_down, strict=True):
-                order.extend([*(matrix.name for matrix in up), down.name])
-    return list(dict.fromkeys(order))
