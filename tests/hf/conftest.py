@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,25 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
         "MixtralForCausalLM",
         {**DECODER, "intermediate_size": 92, "num_local_experts": 5, "num_experts_per_tok": 2},
     ),
+    "gpt_oss": (
+        "GptOssForCausalLM",
+        {
+            **DECODER,
+            **{"head_dim": 18, "intermediate_size": 92, "num_local_experts": 5, "num_experts_per_tok": 2},
+            **{"sliding_window": 8, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}},
+        },
+    ),
 }
+
+
+@pytest.fixture(autouse=True)
+def one_torch_thread() -> Iterator[None]:
+    """Small products on many threads spend their time waking each other."""
+    torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'vortex-engine[test]'")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)
@@ -53,7 +71,7 @@ class Packed:
 
 @pytest.fixture(scope="session")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Packed]:
-    """`packed(architecture, dtype)`: made once a session."""
+    """`packed(architecture, dtype)`: made once a session; "NAME-stacked" stores all experts as one 3-D tensor."""
     torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'vortex-engine[test]'")
     transformers = pytest.importorskip(
         "transformers", reason="transformers is not installed: pip install 'vortex-engine[test]'"
@@ -63,7 +81,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Packed]:
     def make(name: str, dtype: str = "float32") -> Packed:
         if (name, dtype) in made:
             return made[name, dtype]
-        class_name, sizes = ARCHITECTURES[name]
+        class_name, sizes = ARCHITECTURES[name.removesuffix("-stacked")]
         model_class = getattr(transformers, class_name)
         torch.manual_seed(11)
         model = model_class(model_class.config_class(**sizes))
@@ -71,7 +89,9 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Packed]:
             for parameter in model.parameters():
                 parameter.normal_(0.0, 0.3)
         folder = tmp_path_factory.mktemp(f"{name}-{dtype}")
-        model.to(getattr(torch, dtype)).save_pretrained(folder / "source")
+        model.to(getattr(torch, dtype)).save_pretrained(
+            folder / "source", save_original_format=not name.endswith("-stacked")
+        )
         report = vx.pack(folder / "source", folder / "exact")
         vx.pack(folder / "source", folder / "raw", codec="raw")
         made[name, dtype] = Packed(folder / "source", folder / "exact", folder / "raw", model_class, report)

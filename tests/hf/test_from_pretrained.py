@@ -15,7 +15,10 @@ torch = pytest.importorskip("torch", reason="torch is not installed: pip install
 hf = pytest.importorskip("vortex_engine.hf", reason="transformers is not installed: pip install 'vortex-engine[test]'")
 from transformers import AutoModel, AutoModelForCausalLM  # noqa: E402 - after the skip
 
-ARCHITECTURES = ("gpt2", "gemma2", "phi3", "bert", "qwen2_moe", "mixtral")
+from vortex_engine.c3.directory import open_directory  # noqa: E402
+
+STACKED = ("qwen2_moe-stacked", "mixtral-stacked", "gpt_oss")
+ARCHITECTURES = ("gpt2", "gemma2", "phi3", "bert", "qwen2_moe", "mixtral", *STACKED)
 TOLERANCE = 1e-4
 SMALL_BYTES = 160_000  # a few tiles
 # transformers says so whenever options accompany a packed model.
@@ -23,7 +26,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:You passed `quantization_config`
 
 
 def load(packed: Any, path: Path, **options: Any) -> Any:
-    return packed.model_class.from_pretrained(path, dtype=torch.float32, quantization_config=hf.C3Config(**options))
+    config = hf.C3Config(**{"threads": 1, **options})
+    return packed.model_class.from_pretrained(path, dtype=torch.float32, quantization_config=config)
 
 
 def ids(n: int = 13) -> Any:
@@ -54,7 +58,7 @@ def test_logits_of_plain_transformers_at_every_budget(packed: Any, name: str, dt
     expected = logits(model.model_class.from_pretrained(model.source, dtype=torch.float32))
     first = None
     for path in (model.exact, model.raw):
-        for options in ({}, {"ram_budget": SMALL_BYTES}, {"ram_budget": "200KB", "policy": "lru", "threads": 1}):
+        for options in ({"threads": 2}, {"ram_budget": SMALL_BYTES}, {"ram_budget": "200KB", "policy": "lru"}):
             loaded = load(model, path, **options)
             found = logits(loaded)
             first = found if first is None else first
@@ -72,7 +76,8 @@ def test_no_paged_matrix_is_a_parameter(packed: Any, name: str) -> None:
     assert not any(info.values())
     dense = hf.stats(loaded)["dense_bytes"]
     assert {n for n, p in loaded.named_parameters() if p.ndim > 1} == set(dense)
-    assert all(n.endswith("mlp.gate.weight") or "shared_expert_gate" in n for n in dense)
+    routers = ("mlp.gate.weight", "shared_expert_gate.weight", "mlp.router.weight", "proj_bias")
+    assert all(n.endswith(routers) for n in dense)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "gemma2", "mixtral"])
@@ -96,9 +101,12 @@ def test_auto_classes_and_a_model_without_its_head(packed: Any) -> None:
         assert torch.equal(base(ids()).last_hidden_state, hidden)
 
 
-def test_only_routed_experts_are_read(packed: Any) -> None:
-    model = packed("mixtral")
-    loaded = load(model, model.exact, ram_budget=SMALL_BYTES)
+@pytest.mark.parametrize("name", ["mixtral", "mixtral-stacked", "gpt_oss"])
+@pytest.mark.parametrize("codec", ["exact", "raw"])
+def test_only_routed_experts_are_read(packed: Any, name: str, codec: str) -> None:
+    path = getattr(packed(name), codec)
+    loaded = load(packed(name), path, ram_budget="640KB")  # two experts
+    assert hf.stats(loaded)["policy"] == "lru"
     experts = loaded.model.layers[0].mlp.experts
     assert isinstance(experts, hf.PagedExperts)
 
@@ -107,10 +115,50 @@ def test_only_routed_experts_are_read(packed: Any) -> None:
         experts(torch.ones(1, 72), torch.tensor([routed]), torch.full((1, len(routed)), 0.5))
         return hf.stats(loaded)["bytes_compressed_read"] - before
 
+    def stored_bytes(*routed: int) -> int:
+        of_experts = [m for expert in routed for m in (*experts.paged_up[expert], experts.paged_down[expert])]
+        assert len(of_experts) == len(routed) * (3 if name == "mixtral" else 2)
+        matrices = open_directory(path).matrices
+        return sum(int(matrices[matrix.name].tiles.stored_bytes.sum()) for matrix in of_experts)
+
     # 5 stands for no expert; what was used a moment ago is still there.
-    one, none = read_bytes(2, 5), read_bytes(5, 5)
-    assert none == 0 < one
-    assert 1.5 * one < read_bytes(0, 1) < 2.5 * one
+    assert read_bytes(5, 5) == 0
+    assert read_bytes(2, 5) == stored_bytes(2) > 0
+    assert read_bytes(2, 0) == stored_bytes(0)
+    assert read_bytes(0, 2) == 0
+    assert read_bytes(1, 3) == stored_bytes(1, 3)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gemma2", "phi3", "bert"])
+def test_matrices_are_prefetched_in_the_order_of_use(packed: Any, name: str) -> None:
+    loaded = load(packed(name), packed(name).exact)
+    used: list[str] = []
+    for module in loaded.modules():
+        if isinstance(module, (hf.PagedLinear, hf.PagedConv1D)):
+            module.register_forward_pre_hook(lambda module, _: used.append(module.paged.name))
+    logits(loaded)
+    assert used == list(loaded.hf_quantizer.store.sweep)
+
+
+@pytest.mark.parametrize("name", ["phi3", "gpt2"])
+@pytest.mark.parametrize("codec", ["int8", "int4", "dense"])
+def test_other_codecs_against_their_decoded_weights(packed: Any, tmp_path: Path, name: str, codec: str) -> None:
+    model = packed(name)
+    vx.pack(model.source, tmp_path / "c3", codec=codec)
+    loaded = load(model, tmp_path / "c3")
+    plain = model.model_class.from_pretrained(model.source)
+    changed = 0
+    with torch.no_grad():
+        for name, parameter in plain.named_parameters():
+            if parameter.ndim == 2:
+                decoded = loaded.hf_quantizer.store.dense(name)
+                changed += not torch.equal(decoded, parameter)
+                parameter.copy_(decoded)
+    assert bool(changed) == (codec != "dense")
+    found = logits(loaded)
+    assert relative(found, logits(plain)) <= TOLERANCE
+    assert torch.equal(found, logits(load(model, tmp_path / "c3", ram_budget=SMALL_BYTES, threads=2)))
+    assert codec != "dense" or torch.equal(found, logits(load(model, model.raw)))
 
 
 @pytest.mark.parametrize("kind", ["PagedLinear", "PagedConv1D"])
@@ -167,8 +215,6 @@ def test_config_json_never_holds_run_time_options(packed: Any) -> None:
 @pytest.mark.parametrize("where", ["config.json", "norm", "tile"])
 def test_changed_bytes_are_named(packed: Any, tmp_path: Path, where: str) -> None:
     import shutil
-
-    from vortex_engine.c3.directory import open_directory
 
     model = packed("phi3")
     copy = tmp_path / "copy"

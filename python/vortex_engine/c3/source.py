@@ -118,6 +118,7 @@ def open_source(path: Path) -> Source:
             tensors[span.name] = tensor
     if not tensors:
         raise ModelConfigError(f"[pack] {path} holds no tensor; download the checkpoint again")
+    tensors = _with_experts_apart(tensors)
     if config.get("tie_word_embeddings") is True and _drop_tied_head(tensors):
         dropped["lm_head.weight"] = "tie_word_embeddings: the embedding's tiles are the head's"
     return Source(path, config, tensors, copied_files, fingerprint, dropped)
@@ -243,6 +244,32 @@ def _check_tensor(tensor: SourceTensor) -> None:
         raise ModelConfigError(
             f"{where}: the matrix is empty, shape {list(tensor.shape)}; remove it from the checkpoint"
         )
+
+
+def _with_experts_apart(tensors: dict[str, SourceTensor]) -> dict[str, SourceTensor]:
+    """Each matrix that a tensor [experts, rows, cols] stacks by itself, so that it is paged by itself."""
+    apart: dict[str, SourceTensor] = {}
+    for tensor in tensors.values():
+        for part in _expert_matrices(tensor):
+            if part.name in apart or (part is not tensor and part.name in tensors):
+                raise ModelConfigError(
+                    f"[pack] {tensor.file}: {part.name!r} names two tensors, a matrix of the experts "
+                    f"{tensor.name!r} and one of its own; rename one of them"
+                )
+            apart[part.name] = part
+    return apart
+
+
+def _expert_matrices(tensor: SourceTensor) -> list[SourceTensor]:
+    stacked = len(tensor.shape) == 3 and 0 not in tensor.shape and tensor.dtype in SAFETENSORS_DTYPES
+    if not stacked or "experts" not in tensor.name.split("."):
+        return [tensor]
+    n, *shape = tensor.shape
+    n_bytes = tensor.n_bytes // n
+    return [
+        SourceTensor(f"{tensor.name}.{i}", tensor.dtype, tuple(shape), tensor.file, tensor.offset + at, n_bytes)
+        for i, at in enumerate(range(0, tensor.n_bytes, n_bytes))
+    ]
 
 
 def _drop_tied_head(tensors: dict[str, SourceTensor]) -> bool:

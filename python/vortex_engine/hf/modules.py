@@ -98,9 +98,11 @@ class PagedExperts(nn.Module):
 
     num_experts: int
     has_gate: bool
+    has_bias: bool
+    is_transposed: bool  # the matrices are the other way round
     act_fn: Any
     _apply_gate: Any
-    paged_up: list[list[PagedMatrix]]  # gate and up, or up alone, of each expert: [inner, hidden]
+    paged_up: list[list[PagedMatrix]]  # of each expert gate and up, both in one, or up alone: [inner, hidden]
     paged_down: list[PagedMatrix]  # [hidden, inner]
 
     def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
@@ -111,18 +113,29 @@ class PagedExperts(nn.Module):
             if expert == self.num_experts:
                 continue
             token, position = torch.where(top_k_index == expert)
-            x = hidden_states[token]
-            inner = torch.cat(linear(x, self.paged_up[expert]), dim=-1).to(x.dtype)
+            inner = self._product(hidden_states[token], self.paged_up[expert], _up_name(self), expert)
             inner = self._apply_gate(inner) if self.has_gate else self.act_fn(inner)
-            out = linear(inner, [self.paged_down[expert]])[0].to(x.dtype) * top_k_weights[token, position, None]
-            final.index_add_(0, token, out.to(final.dtype))
+            out = self._product(inner, [self.paged_down[expert]], "down_proj", expert)
+            final.index_add_(0, token, (out * top_k_weights[token, position, None]).to(final.dtype))
         return final
+
+    def _product(self, x: Tensor, matrices: list[PagedMatrix], name: str, expert: int) -> Tensor:
+        outs = [transposed_linear(x, matrix) for matrix in matrices] if self.is_transposed else linear(x, matrices)
+        bias = getattr(self, f"{name}_bias")[expert] if self.has_bias else None
+        return _with_bias(torch.cat(outs, dim=-1), bias).to(x.dtype)
 
 
 _PAGED: tuple[tuple[type[nn.Module], type[_Paged]], ...] = (
     (nn.Linear, PagedLinear),
     (nn.Embedding, PagedEmbedding),
     (Conv1D, PagedConv1D),
+)
+
+
+_EXPERT_TRAITS = ("has_gate", "has_bias", "is_transposed", "is_concatenated")
+_EXPERT_ARGUMENTS = (
+    ("hidden_states", "top_k_index", "top_k_weights"),
+    ("hidden_states", "router_indices", "routing_weights"),
 )
 
 
@@ -141,22 +154,30 @@ def become_paged(module: nn.Module, matrix: PagedMatrix) -> bool:
 
 def become_experts(module: nn.Module, up: Sequence[Sequence[PagedMatrix]], down: Sequence[PagedMatrix]) -> bool:
     """Turn a module that holds its experts as 3-D parameters into `PagedExperts`; False where it is of another kind."""
-    traits = {name: getattr(module, name, None) for name in ("is_transposed", "has_bias", "has_post_expert_norm")}
-    names = list(inspect.signature(module.forward).parameters)
-    if names != ["hidden_states", "top_k_index", "top_k_weights"] or any(v is not False for v in traits.values()):
+    names = tuple(inspect.signature(module.forward).parameters)
+    known = all(isinstance(getattr(module, name, None), bool) for name in _EXPERT_TRAITS)
+    if names not in _EXPERT_ARGUMENTS or not known or getattr(module, "has_post_expert_norm", None) is not False:
         return False
-    up_name = "gate_up_proj" if getattr(module, "has_gate", None) is True else "up_proj"
-    parameters = {name for name, _ in module.named_parameters(recurse=False)}
-    if parameters != {up_name, "down_proj"} or getattr(module, "is_concatenated", None) is not True:
+    # Gate and up apart can only be joined one after the other, by rows.
+    traits: Any = module
+    if any(len(matrices) > 1 for matrices in up) and (not traits.is_concatenated or traits.is_transposed):
         return False
-    delattr(module, up_name)
-    delattr(module, "down_proj")
+    weights = {_up_name(module), "down_proj"}
+    biases = {f"{name}_bias" for name in weights} if traits.has_bias else set[str]()
+    if {name for name, _ in module.named_parameters(recurse=False)} != weights | biases:
+        return False
+    for name in weights:
+        delattr(module, name)
     kind = type(module)
     module.__class__ = _joined(PagedExperts, kind, name=kind.__name__)
     paged: Any = module
     paged._is_hf_initialized = True  # transformers would look for the 3-D parameters to initialise
     paged.paged_up, paged.paged_down = [list(matrices) for matrices in up], list(down)
     return True
+
+
+def _up_name(module: Any) -> str:
+    return "gate_up_proj" if module.has_gate else "up_proj"
 
 
 def _joined(first: type[nn.Module], second: type[nn.Module], name: str | None = None) -> type[nn.Module]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import (
@@ -20,6 +22,9 @@ from transformers.core_model_loading import (
 
 __all__ = ["Placement", "place"]
 
+# A matrix of a tensor [experts, rows, cols], as the packer names it.
+_SLICE = re.compile(r"((?:.+\.)?experts\..+)\.[0-9]+$")
+
 
 @dataclass
 class Placement:
@@ -27,15 +32,19 @@ class Placement:
 
     parameter: str
     converter: Any = None  # of transformers; None: the parameter is the one matrix
-    sources: dict[str, list[str]] = field(default_factory=lambda: {})  # the converter's pattern -> matrices, in order
+    sources: dict[str, list[str]] = field(default_factory=lambda: {})  # the converter's pattern -> tensors, in order
+    slices: dict[str, list[str]] = field(default_factory=lambda: {})  # tensor [experts, …] -> its matrices, in order
 
     @property
     def matrices(self) -> list[str]:
         """All matrices, pattern by pattern."""
-        return [name for names in self.sources.values() for name in names]
+        tensors = [name for names in self.sources.values() for name in names]
+        return [matrix for name in tensors for matrix in self.slices.get(name, [name])]
 
     def stacked(self) -> list[list[str]] | None:
         """Matrices of each expert where the parameter stacks them, joined by rows; None for any other conversion."""
+        if self.slices:
+            return [[name] for name in self.matrices] if self.converter is None else None
         operations: list[object] = self.converter.operations if self.converter else []
         kinds = [type(operation) for operation in operations]
         dims = [getattr(operation, "dim", None) for operation in operations]
@@ -48,12 +57,15 @@ class Placement:
 
     def values(self, dense: dict[str, Tensor], model: Any) -> dict[str, Tensor]:
         """The parameters that the converter makes of the matrices' values."""
+        stacks = {name: torch.stack([dense[part] for part in parts]) for name, parts in self.slices.items()}
+        tensors = {**dense, **stacks}
         if self.converter is None:
-            return {self.parameter: dense[self.matrices[0]]}
+            ((name,),) = self.sources.values()
+            return {self.parameter: tensors[name]}
         converter = deepcopy(self.converter)
         for pattern, names in self.sources.items():
             for name in names:
-                converter.add_tensor(self.parameter, name, pattern, dense[name])
+                converter.add_tensor(self.parameter, name, pattern, tensors[name])
         made: dict[str, Any] = converter.convert(self.parameter, model=model, config=model.config)
         return {name: value[0] if isinstance(value, list) else value for name, value in made.items()}
 
@@ -71,16 +83,27 @@ def place(model: Any, names: Iterable[str]) -> tuple[list[Placement], list[str]]
     by_pattern = {pattern: converter for converter in converters for pattern in converter.source_patterns}
     parameters, prefix = model.state_dict(), model.base_model_prefix
 
+    def target(name: str) -> tuple[str, str | None]:
+        parameter, pattern = rename_source_key(name, renamings, converters, prefix, parameters)
+        if parameter not in parameters and name in parameters:
+            return rename_source_key(name, [], [], prefix, parameters)
+        return parameter, pattern
+
     placements: dict[str, Placement] = {}
     unused: list[str] = []
     for name in sorted(names, key=dot_natural_key):
-        parameter, pattern = rename_source_key(name, renamings, converters, prefix, parameters)
-        if parameter not in parameters and name in parameters:
-            parameter, pattern = rename_source_key(name, [], [], prefix, parameters)
+        tensor, (parameter, pattern) = name, target(name)
+        part = _SLICE.match(name)
+        if parameter not in parameters and part is not None:
+            tensor, (parameter, pattern) = part[1], target(part[1])
         if parameter not in parameters:
             unused.append(name)
             continue
         converter = None if pattern is None else by_pattern[pattern]
         placement = placements.setdefault(parameter, Placement(parameter, converter))
-        placement.sources.setdefault(name if pattern is None else pattern, []).append(name)
+        tensors = placement.sources.setdefault(tensor if pattern is None else pattern, [])
+        if tensor not in tensors:
+            tensors.append(tensor)
+        if tensor != name:
+            placement.slices.setdefault(tensor, []).append(name)
     return list(placements.values()), unused

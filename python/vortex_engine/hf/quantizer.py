@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from transformers.quantizers.base import HfQuantizer
 from vortex_engine.c3.directory import open_directory
 from vortex_engine.errors import BackendUnavailableError, ModelConfigError
 from vortex_engine.hf.config import C3Config
-from vortex_engine.hf.modules import PagedConv1D, PagedExperts, PagedLinear, become_experts, become_paged
+from vortex_engine.hf.modules import become_experts, become_paged
 from vortex_engine.hf.placement import Placement, place
 from vortex_engine.hf.store import PagedMatrix, PagedStore
+from vortex_engine.hf.sweep import sweep_order
 
 __all__ = ["C3Quantizer", "stats"]
 
@@ -64,7 +66,7 @@ class C3Quantizer(HfQuantizer):
         self._store = PagedStore(directory, config.ram_budget_bytes, config.threads, policy)
         try:
             self._page(model, placements)
-            self._store.start(_sweep(model))
+            self._store.start(sweep_order(model))
         except BaseException:
             self._store.pager.close()
             raise
@@ -141,20 +143,31 @@ class C3Quantizer(HfQuantizer):
         stacks = [part.stacked() for part in (up, down) if part is not None]
         if len(parts) != 2 or len(stacks) != 2 or stacks[0] is None or stacks[1] is None:
             return False
-        if {len(stack) for stack in stacks if stack} != {module.num_experts}:
+        if {len(stack) for stack in stacks if stack} != {getattr(module, "num_experts", None)}:
             return False
-        dtype = module.down_proj.dtype
-        ups = [[PagedMatrix(self.store, name, dtype) for name in names] for names in stacks[0]]
-        return become_experts(module, ups, [PagedMatrix(self.store, names[0], dtype) for names in stacks[1]])
+        up, down = (self._experts(part, module) for part in (up, down) if part is not None)
+        return become_experts(module, up, [matrices[0] for matrices in down])
+
+    def _experts(self, part: Placement, module: Any) -> list[list[PagedMatrix]]:
+        parameter = getattr(module, part.parameter.rpartition(".")[2])
+        experts = [[PagedMatrix(self.store, name, parameter.dtype) for name in names] for names in part.stacked() or []]
+        for matrices in experts:
+            shape = sum(matrix.shape[0] for matrix in matrices), matrices[0].shape[1]
+            if shape != tuple(parameter.shape[1:]):
+                raise self._misfit(matrices[0].name, shape, part.parameter, parameter.shape[1:])
+        return experts
 
     def _matrix(self, name: str, weight: Any, parameter: str) -> PagedMatrix:
         matrix = PagedMatrix(self.store, name, weight.dtype)
         if matrix.shape != tuple(weight.shape):
-            raise ModelConfigError(
-                f"[hf] {self.store.directory.path}: tensor {name!r} has shape {list(matrix.shape)}, but {parameter!r} "
-                f"of the model that config.json describes has {list(weight.shape)}"
-            )
+            raise self._misfit(name, matrix.shape, parameter, weight.shape)
         return matrix
+
+    def _misfit(self, name: str, found: Sequence[int], parameter: str, wanted: Sequence[int]) -> ModelConfigError:
+        return ModelConfigError(
+            f"[hf] {self.store.directory.path}: tensor {name!r} has shape {list(found)}, but {parameter!r} of the "
+            f"model that config.json describes has {list(wanted)}"
+        )
 
 
 register_quantizer("c3")(C3Quantizer)
@@ -187,15 +200,3 @@ def _dense_sizes(quantizer: C3Quantizer, model: Any) -> dict[str, int]:
     placements = quantizer._dense  # pyright: ignore[reportPrivateUsage] - one module
     parameters = {placement.parameter: model.get_parameter(placement.parameter) for placement in placements}
     return {name: value.numel() * value.element_size() for name, value in parameters.items()}
-
-
-def _sweep(model: Any) -> list[str]:
-    """Matrices that products read, in the order of the modules; embeddings are looked up by rows."""
-    order: list[str] = []
-    for module in model.modules():
-        if isinstance(module, (PagedLinear, PagedConv1D)):
-            order.append(module.paged.name)
-        elif isinstance(module, PagedExperts):
-            for up, down in zip(module.paged_up, module.paged_down, strict=True):
-                order.extend([*(matrix.name for matrix in up), down.name])
-    return list(dict.fromkeys(order))

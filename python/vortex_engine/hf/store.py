@@ -24,6 +24,7 @@ class PagedStore:
             ram_budget_bytes = default_ram_budget(directory.compressed_bytes, available_ram_bytes())
         self.directory = directory
         self.policy = policy
+        self.sweep: tuple[str, ...] = ()
         self._ctx = ops.make_context(threads=threads)
         self.pager = ops.make_pager(self._ctx, ram_budget_bytes, policy)
         try:
@@ -38,6 +39,7 @@ class PagedStore:
         Raises:
             BudgetError: the budget is below the minimum, which the message names.
         """
+        self.sweep = tuple(sweep)
         self.pager.start([self._handles[name] for name in sweep])
 
     def products(self, names: Sequence[str], x: Tensor) -> list[Tensor]:
