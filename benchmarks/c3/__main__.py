@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for models, on the disk to be measured")
     parser.add_argument("--only", nargs="+", choices=sorted(FIGURES), default=list(FIGURES), metavar="NAME")
     parser.add_argument("--quick", action="store_true", help="a tiny model, one turn each")
+    parser.add_argument("--rounds", type=int, help="most turns of the contenders (default: what the figure needs)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
         "--llama-bin", type=Path, help="folder of llama.cpp's programs (default: VORTEX_LLAMA_BIN, PATH)"
@@ -63,6 +64,7 @@ def main() -> None:
         results=arguments.results or (work / "results" if arguments.quick else RESULTS),
         threads=arguments.threads,
         quick=arguments.quick,
+        max_rounds=1 if arguments.quick else arguments.rounds,
         llama_bin=arguments.llama_bin,
         weights=tuple(folder for folder in arguments.weights if folder.is_dir()),
         machine=measure(work, disk_bytes=(32 if arguments.quick else 512) << 20),

@@ -133,8 +133,9 @@ def _one_limit(setting: Setting, figure: Figure, limit: int, target: float) -> f
         figure.claim(what, speed / speeds["median"], ">=", target, peer="llama.cpp BF16, mmap", detail=detail)
     if exact["disk_ceiling_tokens_per_s"]:
         detail = f"{speed:.2f} of {exact['disk_ceiling_tokens_per_s']:.2f} tokens/s"
-        peer = "disk rate / missing bytes"
-        figure.claim(f"`exact` decode {where}", exact["share_of_disk"], ">=", _DISK_TARGET, peer=peer, detail=detail)
+        bound = "disk rate / missing bytes"
+        share = exact["share_of_disk"]
+        figure.claim(f"`exact` decode {where}", share, ">=", _DISK_TARGET, peer=bound, detail=detail)
     mb = exact["besides_bytes"] / 1e6
     figure.claim(f"MB of the process {where}", mb, "<=", _BESIDES_TARGET_MB, peer="what budget and KV leave")
     return speed

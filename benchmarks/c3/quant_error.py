@@ -25,7 +25,7 @@ from vortex_engine.c3.pack import pack
 
 _SUPER_BLOCK = 256
 _IN_PYTHON, _BY_PROGRAM = ("Q8_0", "Q4_0", "Q4_1"), ("Q4_K",)
-_TARGETS = (("int4", "Q4_0", 1.0), ("int4", "Q4_K", 1.1), ("int8", "Q8_0", 1.0))
+_TARGETS = (("int4", "Q4_0", 1.0), ("int4", "Q4_K", 1.1))
 
 Values = NDArray[np.float32]
 # Name, weights after quantisation, and bytes for each tensor.

@@ -106,7 +106,11 @@ def _peers(setting: Setting, figure: Figure) -> dict[str, Any]:
 
 def _ours(setting: Setting, variant: Variant, prefill_tokens: int) -> dict[str, Any]:
     model = setting.packed(variant.codec)
-    job = {"model": str(model), "budget_bytes": open_directory(model).compressed_bytes, "threads": setting.threads}
+    job: dict[str, Any] = {
+        "model": str(model),
+        "budget_bytes": open_directory(model).compressed_bytes,
+        "threads": setting.threads,
+    }
     job |= {"warm_up_tokens": 3, "decode_tokens": _DECODE_TOKENS, "prefill_tokens": prefill_tokens}
     job["options"] = variant.options
     run = run_script("run_ours.py", job)

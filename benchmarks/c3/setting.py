@@ -33,6 +33,7 @@ class Setting:
     results: Path
     threads: int
     quick: bool
+    max_rounds: int | None
     llama_bin: Path | None
     weights: tuple[Path, ...]
     machine: dict[str, Any]
@@ -44,7 +45,7 @@ class Setting:
 
     def rounds(self, normal: int) -> int:
         """How often contenders take turns."""
-        return 1 if self.quick else normal
+        return normal if self.max_rounds is None else min(normal, self.max_rounds)
 
     def source(self) -> Path:
         """The random bf16 checkpoint, made once."""
