@@ -165,6 +165,12 @@ def test_cli_page_is_fresh() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_readme_numbers_are_those_of_the_results() -> None:
+    command = [sys.executable, "-m", "benchmarks.report", "--check"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_every_extra_keeps_torch_in_range() -> None:
     text = (REPOSITORY / "pyproject.toml").read_text()
     pins = re.findall(r'"(torch[^"]*)"', text)

@@ -8,21 +8,25 @@ by reads without an engine, over the bytes that the budget leaves out.
 from __future__ import annotations
 
 import statistics
+from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.c3.disk import missing_ranges, read_seconds_per_byte
 from benchmarks.c3.isolation import drop_page_cache, memory_group, run_script
 from benchmarks.c3.llama import llama_bench
 from benchmarks.c3.report import Figure, MissingPeerError, ratio
-from benchmarks.c3.setting import Setting, codecs
+from benchmarks.c3.setting import Setting, present
 from benchmarks.machine import print_table, spread
 from vortex_engine.c3.directory import open_directory
 
+# The others fit the limits, or read more than these.
+CODECS = ("exact", "exact12", "int8")
 LIMITS = {600_000_000: 4.0, 800_000_000: 8.0}  # bytes: target over llama.cpp
 PEER_LIMIT = 900 << 20
 # What the process needs besides the budget is found by trying; the smallest that survives is the best.
 _BESIDES = (40_000_000, 55_000_000, 70_000_000, 90_000_000)
-_DECODE_TOKENS = 24
+_DECODE_TOKENS, _PEER_TOKENS = 24, 8
+_OFFLOAD_TARGET, _DISK_TARGET, _BESIDES_TARGET_MB = 6.0, 0.9, 90.0
 
 
 def measure(setting: Setting) -> Figure:
@@ -43,7 +47,15 @@ def measure(setting: Setting) -> Figure:
     for name, run in others.items():
         figure.entries.append({"engine": name, "weights": "bf16", "limit_bytes": PEER_LIMIT, **run})
         speed = run["tokens_per_s"]["median"]
-        figure.claim(f"exact inside 800 MB over {name} inside 944 MB", exact[800_000_000] / speed, ">=", 6.0)
+        limit = max(LIMITS)
+        figure.claim(
+            f"`exact` decode inside {limit / 1e6:.0f} MB",
+            exact[limit] / speed,
+            ">=",
+            _OFFLOAD_TARGET,
+            peer=f"{name}, inside {PEER_LIMIT / 1e6:.0f} MB",
+            detail=f"{exact[limit]:.2f} over {speed:.2f} tokens/s",
+        )
     print_table(
         ("engine", "weights", "limit MB", "budget MB", "tokens/s", "MB a token", "disk allows", "peak RSS MB"),
         [
@@ -63,38 +75,52 @@ def measure(setting: Setting) -> Figure:
     return figure
 
 
+@dataclass
+class _Contender:
+    """A codec inside a limit, at the largest of its budgets that has not failed yet."""
+
+    codec: str
+    limit: int
+    budgets: list[int]
+    runs: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    disk_s: list[float] = field(default_factory=list[float])  # a byte of those that the budget leaves out
+
+    def run(self, setting: Setting, figure: Figure) -> None:
+        """One more run; where it does not survive, one at the next budget, and none of those before counts."""
+        directory = open_directory(setting.packed(self.codec))
+        while self.budgets:
+            budget = self.budgets[0]
+            try:
+                self.runs.append(_ours(setting, self.codec, budget, self.limit))
+            except MissingPeerError as error:
+                line = f"{self.codec}, {budget} of {self.limit}: {error}"
+                figure.facts.setdefault("budgets_that_failed", []).append(line)
+                del self.budgets[0], self.runs[:], self.disk_s[:]
+                continue
+            if missing := max(0, directory.compressed_bytes - budget):
+                self.disk_s.append(read_seconds_per_byte(*missing_ranges(directory, missing)))
+            return
+        figure.skip(f"{self.codec} inside {self.limit}: no budget survives")
+
+
 def _one_limit(setting: Setting, figure: Figure, limit: int, target: float) -> float:
     """Measure one limit; the speed of `exact`."""
-    best = {codec: _best_budget(setting, figure, codec, limit) for codec in codecs()}
-    runs: dict[str, list[dict[str, Any]]] = {codec: [] for codec, budget in best.items() if budget}
+    contenders: list[_Contender] = []
+    for codec in present(CODECS):
+        total = open_directory(setting.packed(codec)).compressed_bytes
+        budgets = dict.fromkeys(min(total, limit - besides) for besides in _BESIDES)
+        contenders.append(_Contender(codec, limit, list(budgets)))
     peer: list[dict[str, Any]] = []
-    disk_s: dict[str, list[float]] = {codec: [] for codec in runs}
     for _ in range(setting.rounds(3)):
-        for codec in runs:
-            directory = open_directory(setting.packed(codec))
-            missing = max(0, directory.compressed_bytes - best[codec])
-            if missing:
-                disk_s[codec].append(read_seconds_per_byte(*missing_ranges(directory, missing)))
-            runs[codec].append(_ours(setting, codec, best[codec], limit, _DECODE_TOKENS))
+        for contender in contenders:
+            contender.run(setting, figure)
         try:
-            program, model = setting.llama("llama-bench"), setting.gguf("BF16")
-            with memory_group(limit) as group:
-                drop_page_cache()
-                peer.append(
-                    llama_bench(
-                        program,
-                        model,
-                        threads=setting.threads,
-                        prefill_tokens=0,
-                        decode_tokens=8,
-                        load_mode="mmap",
-                        group=group,
-                    )
-                )
+            peer.append(_llama(setting, limit))
         except MissingPeerError as error:
             figure.skip(f"llama.cpp inside {limit / 1e6:.0f} MB: {error}")
-    for codec, done in runs.items():
-        figure.entries.append(_entry(setting, codec, limit, best[codec], done, disk_s[codec]))
+    figure.entries += [_entry(setting, contender) for contender in contenders if contender.runs]
+    if not contenders[0].runs:
+        raise SystemExit(f"exact inside {limit}: no budget survives, nothing is reported")
     exact = next(entry for entry in figure.entries if entry["weights"] == "exact" and entry["limit_bytes"] == limit)
     speed = exact["tokens_per_s"]["median"]
     where = f"inside {limit / 1e6:.0f} MB"
@@ -102,55 +128,54 @@ def _one_limit(setting: Setting, figure: Figure, limit: int, target: float) -> f
         speeds = spread([run["decode_tokens_per_s"] for run in peer])
         entry = {"engine": "llama.cpp", "weights": "BF16", "limit_bytes": limit, "tokens_per_s": speeds}
         figure.entries.append({**entry, "build": peer[0]["build"]})
-        figure.claim(f"exact over llama.cpp mmap {where}", speed / speeds["median"], ">=", target)
+        detail = f"{speed:.2f} over {speeds['median']:.2f} tokens/s"
+        what = f"`exact` decode {where}"
+        figure.claim(what, speed / speeds["median"], ">=", target, peer="llama.cpp BF16, mmap", detail=detail)
     if exact["disk_ceiling_tokens_per_s"]:
-        figure.claim(f"exact over disk rate / missing bytes {where}", exact["share_of_disk"], ">=", 0.9)
-    figure.claim(f"MB besides budget and KV {where}", exact["besides_bytes"] / 1e6, "<=", 90.0)
+        detail = f"{speed:.2f} of {exact['disk_ceiling_tokens_per_s']:.2f} tokens/s"
+        bound = "disk rate / missing bytes"
+        share = exact["share_of_disk"]
+        figure.claim(f"`exact` decode {where}", share, ">=", _DISK_TARGET, peer=bound, detail=detail)
+    mb = exact["besides_bytes"] / 1e6
+    figure.claim(f"MB of the process {where}", mb, "<=", _BESIDES_TARGET_MB, peer="what budget and KV leave")
     return speed
 
 
-def _best_budget(setting: Setting, figure: Figure, codec: str, limit: int) -> int:
-    """The largest budget of the candidates that survives the limit; 0 when none does."""
-    total = open_directory(setting.packed(codec)).compressed_bytes
-    for besides in _BESIDES:
-        budget = min(total, limit - besides)
-        try:
-            _ours(setting, codec, budget, limit, 2)
-        except MissingPeerError as error:
-            figure.facts.setdefault("budgets_that_failed", []).append(f"{codec}, {budget} of {limit}: {error}")
-            continue
-        return budget
-    figure.skip(f"{codec} inside {limit}: no budget survives")
-    return 0
+def _llama(setting: Setting, limit: int) -> dict[str, Any]:
+    program, model = setting.llama("llama-bench"), setting.gguf("BF16")
+    with memory_group(limit) as group:
+        drop_page_cache()
+        options: dict[str, Any] = {"prefill_tokens": 0, "decode_tokens": _PEER_TOKENS, "load_mode": "mmap"}
+        return llama_bench(program, model, threads=setting.threads, group=group, **options)
 
 
-def _ours(setting: Setting, codec: str, budget: int, limit: int, n_tokens: int) -> dict[str, Any]:
+def _ours(setting: Setting, codec: str, budget: int, limit: int) -> dict[str, Any]:
     job = {"model": str(setting.packed(codec)), "budget_bytes": budget, "threads": setting.threads}
-    job |= {"warm_up_tokens": 3, "decode_tokens": n_tokens, "prefill_tokens": 0}
+    job |= {"warm_up_tokens": 3, "decode_tokens": _DECODE_TOKENS, "prefill_tokens": 0}
     with memory_group(limit) as group:
         drop_page_cache()
         return run_script("run_ours.py", job, group)
 
 
-def _entry(
-    setting: Setting, codec: str, limit: int, budget: int, runs: list[dict[str, Any]], disk_s: list[float]
-) -> dict[str, Any]:
+def _entry(setting: Setting, contender: _Contender) -> dict[str, Any]:
+    runs, budget = contender.runs, contender.budgets[0]
     if len({tuple(run["token_ids"]) for run in runs}) > 1:
-        raise SystemExit(f"{codec} inside {limit}: two runs wrote different texts, nothing is reported")
+        raise SystemExit(f"{contender.codec}: two runs wrote different texts, nothing is reported")
     stats = runs[-1]["decode"]
     speed = spread([run["decode"]["tokens_per_s"] for run in runs])
-    missing = max(0, open_directory(setting.packed(codec)).compressed_bytes - budget)
-    ceiling = 1 / (statistics.median(disk_s) * missing) if disk_s else None
+    missing = max(0, open_directory(setting.packed(contender.codec)).compressed_bytes - budget)
+    disk_s = statistics.median(contender.disk_s) if missing else None
+    ceiling = None if disk_s is None else 1 / (disk_s * missing)
     n_sweeps = stats["n_new_tokens"]  # the prompt is one sweep, every token but the last another
     return {
         "engine": "vortex",
-        "weights": codec,
-        "limit_bytes": limit,
+        "weights": contender.codec,
+        "limit_bytes": contender.limit,
         "budget_bytes": budget,
         "tokens_per_s": speed,
         "bytes_per_token": stats["bytes_compressed_read"] / n_sweeps,
         "missing_bytes": missing,
-        "disk_gb_s": 1e-9 / statistics.median(disk_s) if disk_s else None,
+        "disk_gb_s": None if disk_s is None else 1e-9 / disk_s,
         "disk_ceiling_tokens_per_s": ceiling,
         "share_of_disk": ratio(speed["median"], ceiling),
         "peak_rss_bytes": max(run["peak_rss_bytes"] for run in runs),

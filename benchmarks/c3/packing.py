@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.c3.isolation import run_script
 from benchmarks.c3.report import Figure
-from benchmarks.c3.setting import Setting, codecs
+from benchmarks.c3.setting import LOSSLESS, LOSSY, Setting, present
 from benchmarks.machine import print_table, spread
 
 TARGET_MB_S = 300.0
@@ -19,7 +19,7 @@ def measure(setting: Setting) -> Figure:
     figure = Figure()
     n_bytes = setting.bf16_bytes()
     figure.facts = {"shape": setting.shape, "bf16_bytes": n_bytes}
-    cases = [(codec, n_threads) for codec in codecs() for n_threads in (1, 2)]
+    cases = [(codec, n_threads) for codec in present((*LOSSLESS, *LOSSY)) for n_threads in (1, 2)]
     runs: dict[tuple[str, int], list[dict[str, Any]]] = {case: [] for case in cases}
     target = setting.work / "packing.c3"
     for _ in range(setting.rounds(2)):
@@ -34,8 +34,10 @@ def measure(setting: Setting) -> Figure:
         entry |= {"mb_s": n_bytes / seconds["median"] / 1e6, "packed_bytes": done[0]["packed_bytes"]}
         entry["peak_rss_bytes"] = max(run["peak_rss_bytes"] for run in done)
         figure.entries.append(entry)
-    one_core = statistics.median(run["seconds"] for run in runs["exact", 1])
-    figure.claim("exact on one core, MB/s of bf16", n_bytes / one_core / 1e6, ">=", TARGET_MB_S)
+    for codec in present(("exact", "exact12")):
+        one_core = statistics.median(run["seconds"] for run in runs[codec, 1])
+        mb_s = n_bytes / one_core / 1e6
+        figure.claim(f"`{codec}` packing, MB/s of bf16", mb_s, ">=", TARGET_MB_S, peer="one core")
     print_table(
         ("codec", "threads", "MB/s", "packed / bf16", "peak RSS MB"),
         [

@@ -17,12 +17,14 @@ class MissingPeerError(Exception):
 
 @dataclass(frozen=True)
 class Claim:
-    """One line of the table of targets; `sign` is ">=" or "<="."""
+    """One line of the table of targets; `sign` is ">=" or "<=", `detail` the numbers behind the measured one."""
 
     what: str
     measured: float
     sign: str
     target: float
+    peer: str = ""
+    detail: str = ""
 
     @property
     def met(self) -> bool:
@@ -44,10 +46,12 @@ class Figure:
     skipped: list[str] = field(default_factory=list[str])
     facts: dict[str, Any] = field(default_factory=dict[str, Any])
 
-    def claim(self, what: str, measured: float | None, sign: str, target: float) -> None:
-        """Add a claim, unless one side of it could not be measured."""
+    def claim(
+        self, what: str, measured: float | None, sign: str, target: float, *, peer: str = "", detail: str = ""
+    ) -> None:
+        """Add a claim, unless one side of it could not be measured; `peer`: the engine or bound beside ours."""
         if measured is not None:
-            self.claims.append(Claim(what, measured, sign, target))
+            self.claims.append(Claim(what, measured, sign, target, peer, detail))
 
     def skip(self, reason: object) -> None:
         """Say on the spot, and in the result, what was left out and why."""
@@ -68,12 +72,20 @@ class Figure:
 def print_claims(figures: dict[str, Figure]) -> None:
     """The table of targets, over every figure of this run."""
     rows = [
-        [name, claim.what, claim.measured, f"{claim.sign} {claim.target:g}", "yes" if claim.met else "NO"]
+        [
+            name,
+            claim.what,
+            claim.peer,
+            claim.measured,
+            f"{claim.sign} {claim.target:g}",
+            "yes" if claim.met else "NO",
+            claim.detail,
+        ]
         for name, figure in figures.items()
         for claim in figure.claims
     ]
     if rows:
-        print_table(("figure", "what", "measured", "target", "met"), rows)
+        print_table(("figure", "what", "beside", "measured", "target", "met", ""), rows)
 
 
 def ratio(ours: float | None, peer: float | None) -> float | None:

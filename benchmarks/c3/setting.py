@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
+import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,14 @@ from typing import Any
 from benchmarks.c3.gguf_convert import convert
 from benchmarks.c3.report import MissingPeerError
 from benchmarks.make_model import make_model
-from vortex_engine import _native
+from vortex_engine import _native, ops
 from vortex_engine.c3.layout import CODEC_IDS
 from vortex_engine.c3.pack import pack
 
-# Codecs for redundant bytes say nothing on weights that have none.
-_NOT_FOR_WEIGHTS = {"lz4"}
+# What the figures measure, `exact` first, where this package has it; `lz4` says nothing on weights without redundancy.
+LOSSLESS = ("exact", "exact12", "raw", "dense")
+LOSSY = ("int8", "int4")
+_LLAMA_BIN = "VORTEX_LLAMA_BIN"
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Setting:
     results: Path
     threads: int
     quick: bool
+    max_rounds: int | None
     llama_bin: Path | None
     weights: tuple[Path, ...]
     machine: dict[str, Any]
@@ -40,7 +45,7 @@ class Setting:
 
     def rounds(self, normal: int) -> int:
         """How often contenders take turns."""
-        return 1 if self.quick else normal
+        return normal if self.max_rounds is None else min(normal, self.max_rounds)
 
     def source(self) -> Path:
         """The random bf16 checkpoint, made once."""
@@ -72,11 +77,12 @@ class Setting:
         """A program of llama.cpp.
 
         Raises:
-            MissingPeerError: it is neither in --llama-bin nor on PATH.
+            MissingPeerError: it is neither in --llama-bin, nor in the folder that VORTEX_LLAMA_BIN names, nor on PATH.
         """
-        found = shutil.which(program, path=None if self.llama_bin is None else str(self.llama_bin))
+        folder = os.environ.get(_LLAMA_BIN) if self.llama_bin is None else str(self.llama_bin)
+        found = shutil.which(program, path=folder)
         if found is None:
-            where = "on PATH (give --llama-bin DIR)" if self.llama_bin is None else f"in {self.llama_bin}"
+            where = f"on PATH (give --llama-bin DIR or set {_LLAMA_BIN})" if folder is None else f"in {folder}"
             raise MissingPeerError(f"llama.cpp: no {program} {where}")
         return Path(found)
 
@@ -102,7 +108,34 @@ class Setting:
         partial.rename(target)
 
 
-def codecs() -> Iterator[str]:
-    """The codecs this package packs weights with, `exact` first."""
-    names = sorted(CODEC_IDS, key=lambda name: (name != "exact", CODEC_IDS[name]))
-    return (name for name in names if name not in _NOT_FOR_WEIGHTS)
+def present(names: Iterable[str]) -> list[str]:
+    """Those of the codecs that this package packs with."""
+    return [name for name in names if name in CODEC_IDS]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A codec and the way that its tiles are multiplied: `activations` None is the package's default."""
+
+    codec: str
+    activations: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        return self.codec if self.activations is None else f"{self.codec}, {self.activations} activations"
+
+    @property
+    def options(self) -> dict[str, str]:
+        """Keyword arguments of `vx.load` and `ops.paged_linear`."""
+        return {} if self.activations is None else {"activations": self.activations}
+
+
+def variants(names: Iterable[str]) -> list[Variant]:
+    """Every codec that is present, and the lossy ones with 8-bit activations too where this package has them."""
+    with_int8 = "activations" in inspect.signature(ops.paged_linear).parameters
+    return [
+        Variant(name, activations)
+        for name in present(names)
+        for activations in ((None, "int8") if name in LOSSY and with_int8 else (None,))
+    ]

@@ -47,7 +47,7 @@ def test_the_lowest_ceiling_binds(missing: float, rates: Rates, bound: str, ceil
 
 def explained(speed: float, budget: int, codec: str = "exact", ram: int = 1 << 40) -> Any:
     run, bound = bound_of(speed, max(0, TOTAL - budget))
-    return explain(run, RATES, bound, Situation(codec, budget, TOTAL, ram), CODECS)
+    return explain(run, RATES, bound, Situation(codec, budget, TOTAL, ram, stall_s=0.12), CODECS)
 
 
 def test_a_disk_bound_run_is_told_which_budget_and_which_disk() -> None:
@@ -85,6 +85,28 @@ def test_a_machine_without_the_ram_says_so() -> None:
 def test_an_unexplained_run_is_called_that() -> None:
     assert "other programs" in " ".join(explained(0.5, 300_000_000).lines)
     assert "other programs" not in " ".join(explained(2.4, 300_000_000).lines)
+
+
+def test_a_run_says_how_long_it_waited_for_reads() -> None:
+    words = " ".join(explained(2.0, 300_000_000).lines)
+    assert "A token took 500.0 ms; its 2 threads together waited 120.0 ms for reads." in words
+
+
+def test_a_run_above_its_ceiling_is_not_praised() -> None:
+    assert "slower when its rates were measured" in " ".join(explained(3.0, 300_000_000).lines)
+    assert "slower when its rates were measured" not in " ".join(explained(2.4, 300_000_000).lines)
+
+
+def test_a_codec_with_more_bits_is_named_only_where_it_helps() -> None:
+    slow = {**CODECS, "int4": CodecRate(4.5, 1.0, lossless=False)}
+    situation = Situation("int4", 4 * TOTAL, TOTAL, 1 << 40, stall_s=0.0)
+    named: list[set[str]] = []
+    # Of memory, 20 GB/s allow 1742 MB of exact tiles 11 tokens/s, 100 GB/s 57; computing with int4 reaches 20.
+    for rates in (RATES, Rates(1.0, 100.0, 14.0, 2)):
+        run, bound = bound_of(9.0, 0.0, rates)
+        named.append({change.what for change in explain(run, rates, bound, situation, slow).changes})
+    assert "vortex pack --codec exact" not in named[0] and "vortex pack --codec exact" in named[1]
+    assert "vortex pack --codec int4" not in named[0] | named[1]
 
 
 def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
@@ -126,9 +148,9 @@ def test_peers_are_the_other_engines_of_a_result(tmp_path: Path) -> None:
     ours = {"engine": "vortex", "limit_bytes": 6, "tokens_per_s": {"median": 9.0}}
     theirs = {"engine": "llama.cpp", "limit_bytes": 600_000_000, "tokens_per_s": {"median": 1.5}}
     path = tmp_path / "c3_limited.json"
-    path.write_text(json.dumps({"entries": [ours, theirs]}))
-    assert read_peers(path) == [Peer("llama.cpp", 600_000_000, 1.5)]
-    path.write_text(json.dumps({"entries": [{"engine": "llama.cpp"}]}))
+    path.write_text(json.dumps({"shape": "big", "entries": [ours, theirs]}))
+    assert read_peers(path) == [Peer("llama.cpp, big", 600_000_000, 1.5)]
+    path.write_text(json.dumps({"shape": "big", "entries": [{"engine": "llama.cpp"}]}))
     with pytest.raises(ValueError, match=r"c3_limited\.json is no result"):
         read_peers(path)
 
@@ -152,6 +174,30 @@ def test_a_plot_without_matplotlib_names_the_extra(
     picture = tmp_path / "curve.png"
     assert main(["bench", "--model", str(tiny_c3_dir), "--plot", str(picture)]) == 2
     assert "pip install 'vortex-engine[bench]'" in capsys.readouterr().err and not picture.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--plot", "curve.xyz"], ".png .svg .pdf"),
+        (["--plot", "nowhere/curve.png"], "nowhere is no folder"),
+        (["--json-out", "nowhere/out.json"], "nowhere is no folder"),
+        (["--max-new", "1"], "at least 2"),
+        (["--repeats", "0"], "at least 1"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_the_run(
+    arguments: list[str],
+    words: str,
+    tiny_c3_dir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["bench", "--model", str(tiny_c3_dir), *arguments]) == 2
+    page = capsys.readouterr()
+    assert words in " ".join(page.err.split()) and not page.out
 
 
 def test_peers_without_a_plot_are_a_usage_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

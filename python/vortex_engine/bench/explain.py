@@ -35,12 +35,14 @@ class Situation:
         budget_bytes: of weights that may be in RAM.
         all_bytes: of all packed weights, rows that are only looked up included.
         available_ram_bytes: what the machine could give to the budget in all.
+        stall_s: of a token, spent waiting for reads, summed over threads.
     """
 
     codec: str
     budget_bytes: int
     all_bytes: int
     available_ram_bytes: int
+    stall_s: float
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,15 @@ def explain(
         f"What binds is {bound.words}.",
         f"The run came to {bound.share_of_ceiling:.0%} of that.",
     ]
+    if bound.share_of_ceiling > _WORTH:
+        lines[-1] += " More than all means that the machine was slower when its rates were measured."
     if bound.share_of_ceiling < EXPLAINED:
         lines[-1] += " The rest goes to other programs, or to work besides the weights: attention, sampling, waiting."
+    if situation.stall_s > 0 and speed.tokens_per_s > 0:
+        lines.append(
+            f"A token took {1e3 / speed.tokens_per_s:.1f} ms; its {rates.threads} threads together waited "
+            f"{1e3 * situation.stall_s:.1f} ms for reads."
+        )
     lines += [f"{change.what}: {change.words}." for change in changes if change.helps]
     lines += [f"{change.what} would not help: {change.words}." for change in changes if not change.helps]
     return Explanation(
@@ -156,13 +165,13 @@ def _disk_changes(rates: Rates, bound: Bound, in_ram: float) -> list[Change]:
 def _codec_changes(
     speed: Speed, rates: Rates, bound: Bound, situation: Situation, codecs: Mapping[str, CodecRate]
 ) -> list[Change]:
-    """Fewer bits a weight; computing scales as the codecs' kernels do on a matrix of their own."""
+    """Other codecs, those with more bits only where they help; computing scales as the kernels do on one matrix."""
     now, own = bound.ceiling_tokens_per_s, codecs.get(situation.codec)
     if own is None:
         return []
     changes: list[Change] = []
     for codec, rate in codecs.items():
-        if rate.bits_per_weight > own.bits_per_weight / _WORTH:
+        if codec == situation.codec:
             continue
         n_bytes = speed.total_bytes * rate.bits_per_weight / own.bits_per_weight
         missing = max(0.0, n_bytes - situation.budget_bytes)
@@ -175,7 +184,9 @@ def _codec_changes(
             f"{rate.bits_per_weight:.1f} bits a weight ({loss}) make {_mb(n_bytes)}, {fits}: "
             f"{format_speed(ceiling)} tokens/s at most"
         )
-        changes.append(_change(f"vortex pack --codec {codec}", words, ceiling, now))
+        change = _change(f"vortex pack --codec {codec}", words, ceiling, now)
+        if change.helps or rate.bits_per_weight < own.bits_per_weight:
+            changes.append(change)
     return changes
 
 

@@ -14,6 +14,7 @@ from vortex_engine.errors import BackendUnavailableError
 
 __all__ = ["Peer", "check_plotting", "plot_curve", "read_peers"]
 
+_FORMATS = (".png", ".svg", ".pdf")
 _MB = 1e6
 _BOUND, _OURS, _PEERS = "#8a8f98", "#1f5fbf", ("#c4451c", "#8c5aa8", "#2f8f4e", "#b8860b")
 
@@ -27,12 +28,17 @@ class Peer:
     tokens_per_s: float
 
 
-def check_plotting() -> None:
+def check_plotting(path: Path) -> None:
     """Refuse before anything is measured.
 
     Raises:
         BackendUnavailableError: matplotlib is not installed.
+        ValueError: the picture's folder is missing or its suffix is no format that can be drawn.
     """
+    if path.suffix not in _FORMATS:
+        raise ValueError(f"[bench] a picture ends in one of {' '.join(_FORMATS)}, got {path}")
+    if not path.absolute().parent.is_dir():
+        raise ValueError(f"[bench] {path.absolute().parent} is no folder; make it, or draw elsewhere")
     if importlib.util.find_spec("matplotlib") is None:
         raise BackendUnavailableError(
             "[bench] a plot needs matplotlib, which is not installed; pip install 'vortex-engine[bench]'"
@@ -49,7 +55,7 @@ def read_peers(path: Path) -> list[Peer]:
         document: Any = json.loads(path.read_bytes())
         return [
             Peer(
-                name=str(entry["engine"]),
+                name=f"{entry['engine']}, {document['shape']}",
                 limit_bytes=int(entry["limit_bytes"]),
                 tokens_per_s=float(entry["tokens_per_s"]["median"]),
             )
@@ -71,7 +77,7 @@ def plot_curve(curve: Curve, path: Path, *, peers: Sequence[Peer] = (), title: s
         peers: Points of other engines, placed at their memory limit.
         title: None says the model and the threads.
     """
-    check_plotting()
+    check_plotting(path)
     import matplotlib
 
     matplotlib.use("Agg")
@@ -107,7 +113,8 @@ def plot_curve(curve: Curve, path: Path, *, peers: Sequence[Peer] = (), title: s
 
 def _draw_speed(axes: Any, curve: Curve, peers: Sequence[Peer]) -> None:
     points = curve.points
-    top = max(curve.ceiling(curve.total_bytes), *(point.tokens_per_s for point in points)) * 1.15
+    speeds = [point.tokens_per_s for point in points] + [peer.tokens_per_s for peer in peers]
+    top = max(curve.ceiling(curve.total_bytes), *speeds) * 1.15
     budgets = [curve.total_bytes * step / 400 for step in range(401)]
     bound = [curve.ceiling(budget) for budget in budgets]
     shown = [budget / _MB for budget in budgets]

@@ -81,6 +81,8 @@ def run_bench(
 
     if options.repeats < 1 or options.n_prompt_tokens < 1:
         raise ValueError("[bench] repeats and prompt tokens must be at least 1")
+    if options.max_new_tokens < 2:
+        raise ValueError("[bench] new tokens must be at least 2: the first one comes from the prompt's sweep")
     with vx.load(model, ram_budget=options.ram_budget, threads=options.threads, policy=options.policy) as loaded:
         prompt = prompt_ids(options.n_prompt_tokens, loaded.vocab_size)
         results: list[Mapping[str, Any]] = []
@@ -107,6 +109,7 @@ def run_bench(
         budget_bytes=stats["budget_bytes"],
         all_bytes=directory.compressed_bytes,
         available_ram_bytes=available_ram_bytes() + stats["peak_bytes"],
+        stall_s=stats["stall_s"] / n_sweeps,
     )
     return BenchReport(
         schema=SCHEMA,

@@ -44,7 +44,9 @@ def bench(
         raise typer.BadParameter("--peers needs --plot")
     points = [] if peers is None else read_peers(peers)
     if plot is not None:
-        check_plotting()
+        check_plotting(plot)
+    if json_out is not None and not json_out.absolute().parent.is_dir():
+        raise typer.BadParameter(f"--json-out: {json_out.absolute().parent} is no folder")
     options = BenchOptions(ram_budget, threads, policy, prompt_tokens, max_new_tokens, repeats)
     with kept_on_interrupt("nothing is kept"), progress_bar("benchmark") as move:
         report = run_bench(model, options, move)

@@ -1,0 +1,125 @@
+"""README's section of measured numbers, and the plots it shows, from the committed results of `benchmarks.c3`.
+
+`python -m benchmarks.report` rewrites the section between its two markers and draws results/c3_budget_curve.png and
+results/c3_peers.png; `--check` changes nothing and fails where the section is not what the results say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.c3.__main__ import FIGURES
+from benchmarks.machine import RESULTS
+
+README = RESULTS.parents[1] / "README.md"
+BEGIN = "<!-- numbers: python -m benchmarks.report -->\n"
+END = "<!-- end of numbers -->\n"
+PLOTS = {
+    "c3_budget_curve.png": ("curve", "Decoding speed and bytes a token over the RAM budget"),
+    "c3_peers.png": ("resident", "Decoding and prefill beside llama.cpp"),
+}
+
+
+def read_results(folder: Path = RESULTS) -> dict[str, dict[str, Any]]:
+    """The result of every figure that was measured, in the order of the harness."""
+    files = {name: folder / f"c3_{name}.json" for name in FIGURES}
+    return {name: json.loads(file.read_bytes()) for name, file in files.items() if file.is_file()}
+
+
+def section(results: dict[str, dict[str, Any]]) -> str:
+    """The section's text, markers left out."""
+    lines: list[str] = []
+    missing = [name for name in FIGURES if name not in results]
+    for machine, names in _machines(results).items():
+        which = "" if len(names) == len(results) else f" (figures {', '.join(names)})"
+        lines.append(f"Measured on {machine}{which}.")
+    if results:
+        lines += ["", "| figure | beside | target | measured | met |", "|---|---|---|---|---|"]
+        lines += [_row(name, claim) for name, result in results.items() for claim in result["claims"]]
+        lines.append("")
+    skipped = [f"{name}: {line}" for name, result in results.items() for line in dict.fromkeys(result["skipped"])]
+    if skipped:
+        lines += ["Left out, and why:", "", *(f"- {line}" for line in skipped), ""]
+    if missing:
+        lines += [f"Without a committed result: {', '.join(missing)}.", ""]
+    for plot, (name, what) in PLOTS.items():
+        if name in results:
+            lines += [f"![{what}](benchmarks/results/{plot})", ""]
+    return "\n".join(lines)
+
+
+def _row(name: str, claim: dict[str, Any]) -> str:
+    """One claim as a row of the table; the measured value links its result."""
+    sign = {">=": "≥", "<=": "≤"}[claim["sign"]]
+    measured = f"[{_digits(claim['measured'])}](benchmarks/results/c3_{name}.json)"
+    detail = f": {claim['detail']}" if claim["detail"] else ""
+    verdict = "yes" if claim["met"] else "**no**"
+    return f"| {claim['what']} | {claim['peer']} | {sign} {claim['target']:g} | {measured}{detail} | {verdict} |"
+
+
+def _digits(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.3f}"
+
+
+def _machines(results: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
+    """A sentence for each machine, with the figures that were measured there."""
+    groups: dict[str, list[str]] = {}
+    for name, result in results.items():
+        machine = result["machine"]
+        simd = next((flag for flag in ("avx512f", "avx2", "asimd") if flag in machine["cpu_flags"]), "scalar code")
+        ram = f"{machine['ram_bytes'] / 2**30:.0f} GiB of RAM"
+        groups.setdefault(f"{machine['n_cores']} cores of {machine['cpu']} ({simd}), {ram}", []).append(name)
+    found: dict[str, list[str]] = {}
+    for words, names in groups.items():
+        machines = [results[name]["machine"] for name in names]
+        memory, disk = (
+            _range([machine[key] for machine in machines]) for key in ("read_bandwidth_2_gb_s", "disk_read_gb_s")
+        )
+        dates = sorted({machine["date"][:10] for machine in machines})
+        found[f"{words} read at {memory} GB/s by two threads, a disk of {disk} GB/s, {' and '.join(dates)}"] = names
+    return found
+
+
+def _range(values: list[float]) -> str:
+    low, high = f"{min(values):.2f}", f"{max(values):.2f}"
+    return low if low == high else f"{low} to {high}"
+
+
+def replaced(page: str, text: str) -> str:
+    """`page` with what stands between the markers replaced.
+
+    Raises:
+        SystemExit: a marker is missing.
+    """
+    if page.count(BEGIN) != 1 or page.count(END) != 1:
+        raise SystemExit(f"{README.name} needs the markers {BEGIN.strip()} and {END.strip()} once each")
+    before, rest = page.split(BEGIN)
+    return before + BEGIN + "\n" + text + "\n" + END + rest.split(END)[1]
+
+
+def main() -> None:
+    """Rewrite, or check."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing; fail where README is not fresh")
+    arguments = parser.parse_args()
+    results = read_results()
+    page = README.read_text()
+    fresh = replaced(page, section(results))
+    if arguments.check:
+        if page != fresh:
+            raise SystemExit("README.md: the numbers are not those of the results; run python -m benchmarks.report")
+        return
+    README.write_text(fresh)
+    if any(name in results for name, _ in PLOTS.values()):
+        from benchmarks.plots import draw
+
+        for plot in draw(results, RESULTS):
+            print(plot)
+    print(README)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""README's numbers: what the generator makes of results, and that it refuses a page without its place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from benchmarks import report
+from benchmarks.c3.report import Figure
+
+MACHINE: dict[str, Any] = {
+    "cpu": "One",
+    "cpu_flags": ["avx2", "fma"],
+    "n_cores": 2,
+    "ram_bytes": 8 << 30,
+    "read_bandwidth_2_gb_s": 21.04,
+    "disk_read_gb_s": 0.9,
+    "date": "2026-01-02T03:04:05+00:00",
+}
+
+
+def written(folder: Path, name: str, figure: Figure, **machine: Any) -> None:
+    figure.write(name, {**MACHINE, **machine}, folder)
+
+
+def test_the_section_says_target_measured_peer_verdict_and_machine(tmp_path: Path) -> None:
+    resident, limited = Figure(), Figure()
+    resident.claim("fast", 1.4, ">=", 1.35, peer="llama.cpp BF16", detail="14 over 10 tokens/s")
+    resident.claim("small", 1.03, "<=", 1.02, peer="Belady's policy")
+    limited.skip("AirLLM: it is not here")
+    written(tmp_path, "resident", resident)
+    written(tmp_path, "limited", limited, disk_read_gb_s=1.1)
+    text = report.section(report.read_results(tmp_path))
+    link = "benchmarks/results/c3_resident.json"
+    assert f"| fast | llama.cpp BF16 | ≥ 1.35 | [1.400]({link}): 14 over 10 tokens/s | yes |" in text
+    assert f"| small | Belady's policy | ≤ 1.02 | [1.030]({link}) | **no** |" in text
+    assert "- limited: AirLLM: it is not here" in text
+    assert "Measured on 2 cores of One (avx2), 8 GiB of RAM read at 21.04 GB/s" in text
+    assert "a disk of 0.90 to 1.10 GB/s, 2026-01-02." in text
+    assert "Without a committed result: gemv, " in text and "resident" not in text.split("Without")[1].split("!")[0]
+
+
+def test_figures_of_two_machines_are_told_apart(tmp_path: Path) -> None:
+    written(tmp_path, "resident", Figure())
+    written(tmp_path, "limited", Figure(), cpu="Another")
+    text = report.section(report.read_results(tmp_path))
+    assert "of One" in text and "(figures resident)" in text and "of Another" in text and "(figures limited)" in text
+
+
+def test_only_what_is_between_the_markers_changes() -> None:
+    page = f"before\n{report.BEGIN}old\n{report.END}after\n"
+    assert report.replaced(page, "new") == f"before\n{report.BEGIN}\nnew\n{report.END}after\n"
+    with pytest.raises(SystemExit, match="markers"):
+        report.replaced("no place for it", "new")
+
+
+def test_the_plots_are_drawn_from_results(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    from benchmarks.plots import draw
+
+    rates = {"disk_gb_s": 1.0, "memory_gb_s": 20.0, "compute_gb_s": 14.0, "threads": 2}
+    point = {"budget_bytes": 300, "tokens_per_s": 2.0, "bytes_per_token": 400.0, "ceiling_tokens_per_s": 2.5}
+    curve = {"model": "m", "total_bytes": 700, "rates": rates, "points": [point], "skipped": []}
+    speeds = {"decode_tokens_per_s": {"median": 2.0}, "prefill_tokens_per_s": {"median": 9.0}}
+    entries = [{"engine": "vortex", "weights": "exact", **speeds}, {"engine": "llama.cpp", "weights": "BF16", **speeds}]
+    limited = {"shape": "m", "entries": [{"engine": "x", "limit_bytes": 600, "tokens_per_s": {"median": 1.0}}]}
+    (tmp_path / "c3_limited.json").write_text(json.dumps(limited))
+    results = {"curve": {"curve": curve}, "resident": {"shape": "m", "threads": 2, "entries": entries}}
+    drawn = draw(results, tmp_path)
+    assert [path.name for path in drawn] == list(report.PLOTS)
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
