@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.numpy import save_file  # pyright: ignore[reportUnknownVariableType] - its arrays are untyped
 
 import vortex_engine as vx
@@ -31,7 +32,7 @@ from vortex_engine.c3.mixed import Option, assign, matrix_budget
 from vortex_engine.c3.report import Divergence, PackReport
 from vortex_engine.c3.source import open_source
 from vortex_engine.decode.load import model_path
-from vortex_engine.models.calibration_text import CalibrationText, read_calibration
+from vortex_engine.models.calibration_text import read_calibration
 from vortex_engine.models.divergence import DivergenceSum
 from vortex_engine.models.variants import VariantModel, open_variants
 from vortex_engine.tok import load_tokenizer
@@ -41,6 +42,7 @@ _BOUNDS = (5.25, 6.0, 7.5)
 _N_RANDOM = 8
 _GGML = ("Q8_0", "Q4_0", "Q4_K")
 _BUDGET_BYTES = 256 << 20
+_BY_WEIGHTS = "least error of the weights"
 
 
 def measure(setting: Setting) -> Figure:
@@ -69,33 +71,16 @@ def measure(setting: Setting) -> Figure:
         vocab_size=config["vocab_size"],
         context_length=config["max_position_embeddings"],
     )
-    n_tokens = 512 if setting.quick else 8192
-    figure.facts |= {"model": "nano", "text": _CORPUS.name, "judged_tokens": n_tokens, "random_choices": _N_RANDOM}
+    choices = _choices(source, uniform, mixed) | {
+        (kind, bits): dict.fromkeys(uniform["exact"].tensors, kind) for kind, bits in ggml.items()
+    }
     variants = {codec: folder / codec for codec in LOSSY_CODECS} | {kind: folder / kind for kind in ggml}
     with open_variants(folder / "exact", variants, threads=setting.threads, ram_budget_bytes=_BUDGET_BYTES) as model:
-        judge = _Judge(figure, model, text, n_tokens)
-        sizes = {codec: {name: t.bytes for name, t in report.tensors.items()} for codec, report in uniform.items()}
-        for bits, report in mixed.items():
-            budget_bytes = matrix_budget(bits, open_source(source))
-            chosen = {name: tensor.codec for name, tensor in report.tensors.items()}
-            ours = judge.add("mixed", bits, chosen).nats_per_token
-            by_weights = assign(_weight_options(uniform), budget_bytes)
-            weights = judge.add("least error of the weights", bits, by_weights).nats_per_token
-            random = [
-                judge.add(f"random {seed}", bits, _random_choice(sizes, budget_bytes, seed)).nats_per_token
-                for seed in range(_N_RANDOM)
-            ]
-            figure.claim(
-                f"KL of mixed over the best of {_N_RANDOM} random choices, {bits} bits", ours / min(random), "<=", 1.0
-            )
-            figure.claim(f"KL of mixed over the least error of the weights, {bits} bits", ours / weights, "<=", 1.0)
-        found = {
-            name: judge.add(name, bits, dict.fromkeys(uniform["exact"].tensors, name)).nats_per_token
-            for name, bits in [*((codec, _bits(uniform[codec])) for codec in sorted(LOSSY_CODECS)), *ggml.items()]
-        }
-    for ours, peer, target in (("int4", "Q4_0", 1.0), ("int4", "Q4_K", 1.1)):
-        if peer in found:
-            figure.claim(f"KL of {ours} over {peer}", found[ours] / found[peer], "<=", target)
+        found = _judge(model, text.windows(256 if setting.quick else 2048), choices)
+    for (name, bits), divergence in found.items():
+        figure.entries.append({"choice": name, "bits_per_weight": bits, **dataclasses.asdict(divergence)})
+    figure.facts |= {"model": "nano", "text": _CORPUS.name}
+    _claim(figure, {key: divergence.nats_per_token for key, divergence in found.items()}, list(mixed))
     shutil.rmtree(folder)
     print_table(
         ("choice", "bits a weight", "nats a token", "same top token"),
@@ -107,24 +92,47 @@ def measure(setting: Setting) -> Figure:
     return figure
 
 
-class _Judge:
-    """Adds an entry for each choice of codecs."""
+Choices = dict[tuple[str, float], Mapping[str, str]]  # (name, bits a weight) -> matrix -> codec
 
-    def __init__(self, figure: Figure, model: VariantModel, text: CalibrationText, n_tokens: int) -> None:
-        self._figure = figure
-        self._model = model
-        self._windows = text.windows(n_tokens)
 
-    def add(self, name: str, bits_per_weight: float, codecs: Mapping[str, str]) -> Divergence:
-        """Judge a choice: name of a matrix -> codec."""
-        total = DivergenceSum()
-        rounded = {matrix: codec for matrix, codec in codecs.items() if codec not in ("exact", "raw")}
-        for ids in self._windows:
-            total.add(self._model.logits(ids), self._model.logits(ids, rounded))
-        found = total.mean()
-        entry = {"choice": name, "bits_per_weight": bits_per_weight, **dataclasses.asdict(found)}
-        self._figure.entries.append(entry)
-        return found
+def _choices(source: Path, uniform: Mapping[str, PackReport], mixed: Mapping[float, PackReport]) -> Choices:
+    sizes = {
+        codec: {name: tensor.bytes for name, tensor in report.tensors.items()} for codec, report in uniform.items()
+    }
+    choices: Choices = {}
+    for bits, report in mixed.items():
+        budget_bytes = matrix_budget(bits, open_source(source))
+        choices["mixed", bits] = {name: tensor.codec for name, tensor in report.tensors.items()}
+        choices[_BY_WEIGHTS, bits] = assign(_weight_options(uniform), budget_bytes)
+        for seed in range(_N_RANDOM):
+            choices[f"random {seed}", bits] = random_choice(sizes, budget_bytes, seed)
+    for codec in sorted(LOSSY_CODECS):
+        choices[codec, _bits(uniform[codec])] = dict.fromkeys(uniform[codec].tensors, codec)
+    return choices
+
+
+def _judge(
+    model: VariantModel, windows: list[NDArray[np.int64]], choices: Choices
+) -> dict[tuple[str, float], Divergence]:
+    sums = {key: DivergenceSum() for key in choices}
+    for ids in windows:
+        reference = model.logits(ids)
+        for key, codecs in choices.items():
+            rounded = {matrix: codec for matrix, codec in codecs.items() if codec not in ("exact", "raw")}
+            sums[key].add(reference, model.logits(ids, rounded))
+    return {key: total.mean() for key, total in sums.items()}
+
+
+def _claim(figure: Figure, nats: Mapping[tuple[str, float], float], bounds: list[float]) -> None:
+    for bits in bounds:
+        ours = nats["mixed", bits]
+        random = min(value for (name, at), value in nats.items() if name.startswith("random") and at == bits)
+        figure.claim(f"KL of mixed over the best of {_N_RANDOM} random choices, {bits} bits", ours / random, "<=", 1.0)
+        figure.claim(f"KL of mixed over the {_BY_WEIGHTS}, {bits} bits", ours / nats[_BY_WEIGHTS, bits], "<=", 1.0)
+    uniform = {name: value for (name, _), value in nats.items()}
+    for ours, peer, target in (("int4", "Q4_0", 1.0), ("int4", "Q4_K", 1.1)):
+        if peer in uniform:
+            figure.claim(f"KL of {ours} over {peer}", uniform[ours] / uniform[peer], "<=", target)
 
 
 def _write_texts(setting: Setting, folder: Path) -> tuple[Path, Path]:
@@ -176,7 +184,7 @@ def _weight_options(uniform: Mapping[str, PackReport]) -> dict[str, list[Option]
     }
 
 
-def _random_choice(sizes: Mapping[str, Mapping[str, int]], budget_bytes: int, seed: int) -> dict[str, str]:
+def random_choice(sizes: Mapping[str, Mapping[str, int]], budget_bytes: int, seed: int) -> dict[str, str]:
     """int4 everywhere, then in random order as many steps to int8 or exact as the budget allows."""
     chosen = dict.fromkeys(sizes["int4"], "int4")
     left = budget_bytes - sum(sizes["int4"].values())

@@ -180,6 +180,11 @@ def test_choices_keep_the_budget_and_are_close_to_the_best(seed):
     assert set(assign(options, least).values()) == {"int4"}
 
 
+def test_an_option_that_no_mix_of_others_needs_stands_in_nobodys_way():
+    options = {"w": [Option("int4", 100, 10.0), Option("int8", 150, 9.9), Option("exact", 200, 0.0)]}
+    assert [assign(options, n_bytes)["w"] for n_bytes in (199, 200)] == ["int4", "exact"]
+
+
 def test_what_costs_nothing_is_lossless():
     options = {"tiny": [Option("raw", 4160, 0.0), Option("int4", 4160, 0.1), Option("int8", 8256, 0.01)]}
     assert assign(options, 4160) == {"tiny": "raw"}

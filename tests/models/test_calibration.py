@@ -173,7 +173,7 @@ def test_copies_of_another_source_are_made_again(tiny_hf_dir: Path, text: Path, 
     work = tmp_path / "out.c3.partial" / "work"
     work.mkdir(parents=True)
     (work / "source.json").write_text("{}")
-    vx.pack(tiny_hf_dir, work / "int8.c3", "raw")
+    (work / "int8.c3").mkdir()
     vx.pack(source, tmp_path / "out.c3", "mixed", calibration=text, bits_per_weight=10.0)
     vx.pack(source, tmp_path / "clean.c3", "mixed", calibration=text, bits_per_weight=10.0)
     assert tree(tmp_path / "out.c3") == tree(tmp_path / "clean.c3")
