@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include "c3/codec.h"
 #include "c3/codec_int.h"
 #include "ops/activation_dot.inl.h"
 #include "ops/activation_rows.h"
@@ -101,6 +102,14 @@ static void multiply_activations(IntPanel& panel, int64_t n_cols, const Activati
                                acc + m * kPanelRows);
     }
   }
+}
+
+static void multiply_activations_of(PanelReader& reader, int64_t n_cols, const ActivationRows& rows, int64_t n_rows,
+                                    float* acc) {
+  if (reader.codec == Codec::int8)
+    multiply_activations<8>(reader.integer, n_cols, rows, n_rows, acc);
+  else
+    multiply_activations<4>(reader.integer, n_cols, rows, n_rows, acc);
 }
 
 }  // namespace vx::VX_SIMD_NS

@@ -46,14 +46,6 @@ static void multiply_integer(PanelReader& reader, int64_t n_cols, const IntRows&
     multiply_int<4>(reader.integer, n_cols, rows, n_rows, acc, scratch);
 }
 
-static void multiply_quantized(PanelReader& reader, int64_t n_cols, const ActivationRows& rows, int64_t n_rows,
-                               float* acc) {
-  if (reader.codec == Codec::int8)
-    multiply_activations<8>(reader.integer, n_cols, rows, n_rows, acc);
-  else
-    multiply_activations<4>(reader.integer, n_cols, rows, n_rows, acc);
-}
-
 // One row: its four chains wait for each other's latency, so the next chunk is decoded between their steps.
 static void multiply_row(PanelReader& reader, int64_t n_cols, const float* x, float* acc, float* scratch) {
   f32x16 sum[4];
@@ -121,6 +113,6 @@ static void multiply_transposed(PanelReader& reader, int64_t n_cols, int64_t pan
 }
 
 static constexpr TileKernels kTileKernels{
-    decode, multiply, multiply_integer, multiply_transposed, multiply_quantized, round_row<8>, round_row<4>};
+    decode, multiply, multiply_integer, multiply_transposed, multiply_activations_of, round_row<8>, round_row<4>};
 
 }  // namespace vx::VX_SIMD_NS
