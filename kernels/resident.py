@@ -12,6 +12,8 @@ from torch import Tensor
 from vortex_engine.kernels.paged_linear import paged_linear
 from vortex_engine.kernels.tiles import DeviceMatrix, device
 
+from vortex_engine.errors import BackendUnavailableError
+
 __all__ = ["ResidentMatrices", "paged_linear_arrays"]
 
 
@@ -41,13 +43,22 @@ class ResidentMatrices:
 
 
 def paged_linear_arrays(
-    pager: Any, handles: Sequence[int], x: NDArray[np.float32], biases: Sequence[NDArray[np.float32] | None]
+    pager: Any,
+    handles: Sequence[int],
+    x: NDArray[np.float32],
+    biases: Sequence[NDArray[np.float32] | None],
+    activations: str = "float",
 ) -> list[NDArray[np.float32]]:
     """The op's own contract: numpy arrays in and out, weights from `pager`, a ResidentMatrices.
 
     Raises:
         ValueError: a pager of another backend, a wrong handle, shape or dtype.
+        BackendUnavailableError: activations other than "float".
     """
+    if activations != "float":
+        raise BackendUnavailableError(
+            f"the triton backend multiplies float activations only, got activations={activations!r}; use backend cpu"
+        )
     if not isinstance(pager, ResidentMatrices):
         rule = "pager must be a ResidentMatrices, whose tiles lie in device memory"
         raise ValueError(f"[paged_linear] {rule}, got {type(pager).__name__}")

@@ -20,6 +20,12 @@ PolicyKind policy_by_name(const std::string& name) {
   throw ArgumentError("[pager] policy must be stable or lru, got " + name);
 }
 
+Activations activations_by_name(const std::string& name) {
+  if (name == "float") return Activations::f32;
+  if (name == "int8") return Activations::int8;
+  throw ArgumentError("[paged_linear] activations must be float or int8, got " + name);
+}
+
 int add_matrix(Pager& pager, const std::string& name, int file, uint64_t base_offset, const py::array& index) {
   const auto rows = checked<uint64_t>(index, 2, "add_matrix", "index");
   if (rows.shape(1) != 8) throw ArgumentError("[add_matrix] index must have 8 columns, got shape " + shape_text(index));
@@ -49,7 +55,8 @@ py::dict counters(const Pager& pager) {
 }
 
 py::list linear(Pool& pool, Pager& pager, const std::vector<int>& handles, const py::array& x,
-                const std::vector<std::optional<py::array>>& biases) {
+                const std::vector<std::optional<py::array>>& biases, const std::string& activations_name) {
+  const Activations activations = activations_by_name(activations_name);
   const auto rows = checked<float>(x, 2, "paged_linear", "x");
   if (biases.size() != handles.size())
     throw ArgumentError("[paged_linear] biases must have one entry a handle, got " + std::to_string(biases.size()) +
@@ -73,7 +80,7 @@ py::list linear(Pool& pool, Pager& pager, const std::vector<int>& handles, const
   const float* data = rows.data();
   const int64_t n_rows = rows.shape(0), in_features = rows.shape(1);
   const py::gil_scoped_release release;
-  paged_linear(pool.threads, pool.simd, pager, parts, data, n_rows, in_features);
+  paged_linear(pool.threads, pool.simd, pager, parts, data, n_rows, in_features, activations);
   return outs;
 }
 
@@ -130,8 +137,10 @@ void bind_pager(py::module_& m) {
       .def("counters", counters)
       .def("reset_counters", &Pager::reset_counters)
       .def("close", &Pager::close, Release());
-  m.def("paged_linear", linear, py::arg("pool"), py::arg("pager"), py::arg("handles"), py::arg("x"), py::arg("biases"),
-        "x [M, K] times every matrix, float32: a list of [M, N] arrays.");
+  m.def(
+      "paged_linear", linear, py::arg("pool"), py::arg("pager"), py::arg("handles"), py::arg("x"), py::arg("biases"),
+      py::arg("activations") = "float",
+      "x [M, K] times every matrix, float32: a list of [M, N] arrays. activations: float or int8, for integer tiles.");
   m.def("paged_linear_transposed", linear_transposed, py::arg("pool"), py::arg("pager"), py::arg("handle"),
         py::arg("x"), "x [M, N] times a matrix [N, K] as it is, float32 [M, K].");
   m.def("embed_rows", embed, py::arg("pool"), py::arg("pager"), py::arg("handle"), py::arg("ids"),

@@ -7,7 +7,11 @@
 #include <cstring>
 
 #if defined(VX_LEVEL_AVX512)
+#if defined(VX_VNNI)
+#define VX_SIMD_NS avx512vnni
+#else
 #define VX_SIMD_NS avx512
+#endif
 #include <immintrin.h>
 #elif defined(VX_LEVEL_AVX2)
 #define VX_SIMD_NS avx2

@@ -75,12 +75,28 @@ float* worker_scratch(int64_t n_floats) {
   return scratch.data();
 }
 
+// What the tiles of one integer codec multiply: one of the two is filled.
+struct IntegerInput {
+  IntRowsBuffer plain;
+  ActivationBuffer rounded;
+
+  void prepare(ThreadPool& threads, const TileKernels& kernels, Activations activations, int bits, const float* x,
+               int64_t n_rows, int64_t n_cols) {
+    if (activations == Activations::int8) {
+      const RoundRow round_row = bits == 8 ? kernels.round_for_int8 : kernels.round_for_int4;
+      if (rounded.empty()) rounded.prepare(threads, round_row, x, n_rows, n_cols);
+    } else if (plain.empty()) {
+      plain.prepare(bits, x, n_rows, n_cols);
+    }
+  }
+};
+
 std::string number(int64_t n) { return std::to_string(n); }
 
 }  // namespace
 
 void paged_linear(ThreadPool& threads, Simd level, Pager& pager, const std::vector<LinearPart>& parts, const float* x,
-                  int64_t n_rows, int64_t in_features) {
+                  int64_t n_rows, int64_t in_features, Activations activations) {
   std::vector<Unit> units;
   int64_t n_pins = 0;
   for (size_t p = 0; p < parts.size(); ++p) {
@@ -102,13 +118,13 @@ void paged_linear(ThreadPool& threads, Simd level, Pager& pager, const std::vect
   for (const Unit& unit : units)
     for (int64_t i = 0; i < unit.n_tiles; ++i) pins[unit.first_pin + i].expect(1);
 
-  IntRowsBuffer rows8, rows4;
+  const TileKernels& kernels = tile_kernels(level);
+  IntegerInput input8, input4;
   for (const LinearPart& part : parts)
     for (const TileEntry& tile : pager.matrix(part.handle).tiles) {
-      if (tile.codec == Codec::int8 && rows8.empty()) rows8.prepare(8, x, n_rows, in_features);
-      if (tile.codec == Codec::int4 && rows4.empty()) rows4.prepare(4, x, n_rows, in_features);
+      if (tile.codec == Codec::int8) input8.prepare(threads, kernels, activations, 8, x, n_rows, in_features);
+      if (tile.codec == Codec::int4) input4.prepare(threads, kernels, activations, 4, x, n_rows, in_features);
     }
-  const TileKernels& kernels = tile_kernels(level);
   std::atomic<bool> failed{false};
   auto compute = [&](const Unit& unit) {
     const LinearPart& part = parts[unit.part];
@@ -121,10 +137,13 @@ void paged_linear(ThreadPool& threads, Simd level, Pager& pager, const std::vect
       const TileEntry& tile = matrix.tiles[unit.first_tile + i];
       const TileView& view = pin.acquire(pager, part.handle, unit.first_tile + i, Access::sweep);
       PanelReader reader = open_panel(view, unit.panel, worker_panel());
-      if (tile.codec == Codec::int8 || tile.codec == Codec::int4)
-        kernels.multiply_integer(reader, tile.n_cols,
-                                 (tile.codec == Codec::int8 ? rows8 : rows4).rows().from_col(tile.col0), n_rows, acc,
-                                 scratch);
+      const bool is_integer = tile.codec == Codec::int8 || tile.codec == Codec::int4;
+      const IntegerInput& input = tile.codec == Codec::int8 ? input8 : input4;
+      if (is_integer && activations == Activations::int8)
+        kernels.multiply_activations(reader, tile.n_cols, input.rounded.rows().from_group(tile.col0 / kGroupCols),
+                                     n_rows, acc);
+      else if (is_integer)
+        kernels.multiply_integer(reader, tile.n_cols, input.plain.rows().from_col(tile.col0), n_rows, acc, scratch);
       else
         kernels.multiply(reader, tile.n_cols, x + tile.col0, in_features, n_rows, acc, scratch);
       pin.release();

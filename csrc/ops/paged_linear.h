@@ -18,10 +18,14 @@ struct LinearPart {
   int64_t out_features;
 };
 
+// How x meets int8 and int4 tiles: as it is, or rounded to 8 bits (activation_rows.h). Other tiles always take it as it
+// is.
+enum class Activations { f32, int8 };
+
 // x: [n_rows, in_features] fp32. Each output is one FMA chain over k ascending, from zero; the bias is added last. All
 // rows share one decode of the weights, and each tile is pinned once for the whole call.
 void paged_linear(ThreadPool& threads, Simd level, Pager& pager, const std::vector<LinearPart>& parts, const float* x,
-                  int64_t n_rows, int64_t in_features);
+                  int64_t n_rows, int64_t in_features, Activations activations);
 
 // out [n_ids, n_cols] = rows `ids` of the matrix, in fp32. Ids of one panel share its decode.
 void embed_rows(ThreadPool& threads, Simd level, Pager& pager, int handle, const int64_t* ids, int64_t n_ids,

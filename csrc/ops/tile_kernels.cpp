@@ -6,11 +6,27 @@ const TileKernels& tile_kernels_scalar();
 #if defined(__x86_64__)
 const TileKernels& tile_kernels_avx2();
 const TileKernels& tile_kernels_avx512();
+void multiply_activations_vnni(PanelReader& reader, int64_t n_cols, const ActivationRows& rows, int64_t n_rows,
+                               float* acc);
+
+namespace {
+
+// VNNI is no level of its own: it changes how integers are added, not what they add up to.
+TileKernels best_avx512() {
+  TileKernels kernels = tile_kernels_avx512();
+  if (__builtin_cpu_supports("avx512vnni")) kernels.multiply_activations = multiply_activations_vnni;
+  return kernels;
+}
+
+}  // namespace
 #endif
 
 const TileKernels& tile_kernels(Simd level) {
 #if defined(__x86_64__)
-  if (level == Simd::avx512) return tile_kernels_avx512();
+  if (level == Simd::avx512) {
+    static const TileKernels kernels = best_avx512();
+    return kernels;
+  }
   if (level == Simd::avx2) return tile_kernels_avx2();
 #endif
   (void)level;

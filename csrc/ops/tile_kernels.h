@@ -5,6 +5,7 @@
 
 #include "c3/codec.h"
 #include "common/cpu_features.h"
+#include "ops/activation_rows.h"
 #include "ops/int_rows.h"
 
 namespace vx {
@@ -27,6 +28,10 @@ struct TileKernels {
   // scratch: 2 * kScratchFloats.
   void (*multiply_transposed)(PanelReader& reader, int64_t n_cols, int64_t panel_rows, const float* x, int64_t x_stride,
                               int64_t n_rows, float* sums, float* scratch);
+  // The same with activations of 8 bits, in the order of activation_kernels.inl.h. rows: from the tile's first column.
+  void (*multiply_activations)(PanelReader& reader, int64_t n_cols, const ActivationRows& rows, int64_t n_rows,
+                               float* acc);
+  RoundRow round_for_int8, round_for_int4;
 };
 
 const TileKernels& tile_kernels(Simd level);

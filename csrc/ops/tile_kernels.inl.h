@@ -2,6 +2,8 @@
 #include <cstdint>
 
 #include "common/transpose.inl.h"
+#include "ops/activation_kernels.inl.h"
+#include "ops/activation_round.inl.h"
 #include "ops/tile_accumulate.inl.h"
 #include "ops/tile_exact.inl.h"
 #include "ops/tile_exact12.inl.h"
@@ -110,6 +112,7 @@ static void multiply_transposed(PanelReader& reader, int64_t n_cols, int64_t pan
   }
 }
 
-static constexpr TileKernels kTileKernels{decode, multiply, multiply_integer, multiply_transposed};
+static constexpr TileKernels kTileKernels{
+    decode, multiply, multiply_integer, multiply_transposed, multiply_activations_of, round_row<8>, round_row<4>};
 
 }  // namespace vx::VX_SIMD_NS

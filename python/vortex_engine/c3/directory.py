@@ -70,6 +70,7 @@ class C3Directory:
 
     path: Path
     codec: str
+    activations: str  # "float" or "int8": what products with int8 and int4 tiles take
     config: dict[str, object]
     generation_config: dict[str, object] | None
     tokenizer_path: Path | None  # None: the checkpoint had no tokenizer.json
@@ -136,6 +137,7 @@ def open_directory(path: str | os.PathLike[str]) -> C3Directory:
     return C3Directory(
         path=directory,
         codec=manifest.codec,
+        activations=manifest.activations,
         config=config,
         generation_config=generation_config,
         tokenizer_path=directory / TOKENIZER_NAME if TOKENIZER_NAME in manifest.files else None,
@@ -157,7 +159,7 @@ def add_matrices(directory: C3Directory, pager: Any) -> dict[str, int]:
 
 
 def read_config(directory: Path, manifest: Manifest) -> dict[str, object]:
-    """`config.json`, which must describe the same format and codec as the manifest."""
+    """`config.json`, which must describe the same format, codec and activations as the manifest."""
     path = directory / CONFIG_NAME
     if CONFIG_NAME not in manifest.files:
         raise ModelConfigError(f"[open] {directory} has no {CONFIG_NAME}; put it back and use: vortex inspect --reseal")
@@ -167,8 +169,9 @@ def read_config(directory: Path, manifest: Manifest) -> dict[str, object]:
         raise TileVersionError(
             f"[open] {path}: format {found.get('format')!r}, this version reads format {FORMAT}", file=str(path)
         )
-    if found != quantization_config(manifest.codec):
-        raise _corrupt(path, f"quantization_config must be {quantization_config(manifest.codec)}, got {found!r}")
+    expected = quantization_config(manifest.codec, manifest.activations)
+    if found != expected:
+        raise _corrupt(path, f"quantization_config must be {expected}, got {found!r}")
     return config
 
 

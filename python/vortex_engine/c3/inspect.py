@@ -11,7 +11,7 @@ from pathlib import Path
 from vortex_engine.c3.directory import open_directory, read_config, read_shard
 from vortex_engine.c3.files import write_atomically
 from vortex_engine.c3.layout import CODEC_IDS, FORMAT, INDEX_COLUMNS, MANIFEST_NAME
-from vortex_engine.c3.manifest import Manifest, read_manifest, seal_file
+from vortex_engine.c3.manifest import read_manifest, seal_file
 from vortex_engine.c3.plan import tensor_class
 from vortex_engine.c3.report import ClassSizes, sum_classes
 from vortex_engine.c3.source import copied_names
@@ -26,6 +26,7 @@ class InspectReport:
     path: str
     format: int
     codec: str
+    activations: str  # of products with int8 and int4 tiles, unless a caller asks otherwise
     model_type: str | None
     packed_bytes: int
     tile_bytes: int
@@ -92,6 +93,7 @@ def inspect_directory(
         path=os.fspath(path),
         format=FORMAT,
         codec=directory.codec,
+        activations=directory.activations,
         model_type=model_type if isinstance(model_type, str) else None,
         packed_bytes=directory.packed_bytes,
         tile_bytes=directory.compressed_bytes,
@@ -125,7 +127,7 @@ def reseal(path: str | os.PathLike[str]) -> ResealReport:
         read_shard(directory / name, seal)
     names = {name for name in old.files if (directory / name).is_file()} | set(copied_names(directory))
     try:
-        new = Manifest(old.codec, {name: seal_file(directory / name) for name in sorted(names)}, old.shards)
+        new = dataclasses.replace(old, files={name: seal_file(directory / name) for name in sorted(names)})
         read_config(directory, new)
         write_atomically(directory / MANIFEST_NAME, new.to_bytes())
     except OSError as error:

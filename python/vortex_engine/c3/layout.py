@@ -23,6 +23,7 @@ INDEX_COLUMNS = 8
 CODEC_IDS = {"raw": 0, "exact": 1, "int8": 2, "int4": 3, "lz4": 4, "exact12": 5, "dense": 6}
 LOSSY_CODECS = frozenset({"int8", "int4"})
 MIXED = "mixed"  # what a model is called whose matrices have codecs of their own
+ACTIVATIONS = ("float", "int8")  # what a product with tiles of the lossy codecs takes
 INT_GROUP_COLS = 32  # columns that share a scale; tiles of the lossy codecs start at a group
 DTYPE_IDS = {"bf16": 1, "f16": 2, "f32": 3}
 DTYPE_NAMES = {number: name for name, number in DTYPE_IDS.items()}
@@ -45,6 +46,11 @@ def align_up(n_bytes: int, alignment: int = ALIGNMENT) -> int:
     return -(-n_bytes // alignment) * alignment
 
 
-def quantization_config(codec: str) -> dict[str, object]:
+def recorded_activations(activations: str) -> dict[str, object]:
+    """What configuration and manifest say about activations: nothing where they are plain."""
+    return {} if activations == "float" else {"activations": activations}
+
+
+def quantization_config(codec: str, activations: str) -> dict[str, object]:
     """What `config.json` of a packed model says about it."""
-    return {"quant_method": "c3", "format": FORMAT, "codec": codec}
+    return {"quant_method": "c3", "format": FORMAT, "codec": codec, **recorded_activations(activations)}

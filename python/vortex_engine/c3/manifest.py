@@ -11,7 +11,7 @@ from pathlib import Path
 from vortex_engine import _native
 from vortex_engine.c3.files import crc_of_range, open_fd
 from vortex_engine.c3.json_object import as_count, as_object
-from vortex_engine.c3.layout import CODEC_IDS, FORMAT, MANIFEST_NAME, MIXED
+from vortex_engine.c3.layout import ACTIVATIONS, CODEC_IDS, FORMAT, MANIFEST_NAME, MIXED, recorded_activations
 from vortex_engine.c3.shard_writer import ShardSummary
 from vortex_engine.errors import CorruptTileError, MachineError, ModelConfigError, TileVersionError
 
@@ -43,12 +43,14 @@ class Manifest:
     codec: str
     files: dict[str, FileSeal]
     shards: dict[str, ShardSeal]
+    activations: str = "float"
 
     def to_bytes(self) -> bytes:
         """The file's bytes."""
         document: dict[str, object] = {
             "format": FORMAT,
             "codec": self.codec,
+            **recorded_activations(self.activations),
             "files": {name: {"bytes": seal.n_bytes, "crc32c": _hex(seal.crc32c)} for name, seal in self.files.items()},
             "shards": {
                 name: {
@@ -63,10 +65,12 @@ class Manifest:
         return json.dumps(document, indent=1, sort_keys=True).encode("ascii") + b"\n"
 
 
-def build_manifest(directory: Path, codec: str, shards: Iterable[ShardSummary], files: Iterable[str]) -> Manifest:
+def build_manifest(
+    directory: Path, codec: str, activations: str, shards: Iterable[ShardSummary], files: Iterable[str]
+) -> Manifest:
     """Seal the named `files` of the directory, as they are now, with its finished shards."""
     seals = {shard.name: ShardSeal(shard.n_bytes, shard.header_crc32c, shard.tensor_crcs) for shard in shards}
-    return Manifest(codec, {name: seal_file(directory / name) for name in sorted(files)}, seals)
+    return Manifest(codec, {name: seal_file(directory / name) for name in sorted(files)}, seals, activations)
 
 
 def seal_file(path: Path) -> FileSeal:
@@ -141,8 +145,11 @@ def check_file(path: Path, seal: FileSeal) -> None:
 def _parse(path: Path, document: dict[str, object]) -> Manifest:
     """The manifest of a document whose checksum matches; whoever wrote it may still have lied about the structure."""
     codec = document.get("codec")
-    if codec not in {*CODEC_IDS, MIXED} or set(document) != {"format", "codec", "files", "shards"}:
+    activations = document.get("activations", "float")
+    if codec not in {*CODEC_IDS, MIXED} or set(document) - {"activations"} != {"format", "codec", "files", "shards"}:
         raise _corrupt(path, "unknown codec or keys")
+    if activations not in ACTIVATIONS:
+        raise _corrupt(path, f"unknown activations {activations!r}")
     files = {
         name: FileSeal(_count(path, entry, "bytes"), _crc(path, entry.get("crc32c")))
         for name, entry in _entries(path, document["files"])
@@ -155,7 +162,7 @@ def _parse(path: Path, document: dict[str, object]) -> Manifest:
         )
         for name, entry in _entries(path, document["shards"])
     }
-    return Manifest(str(codec), files, shards)
+    return Manifest(str(codec), files, shards, str(activations))
 
 
 def _entries(path: Path, value: object) -> list[tuple[str, dict[str, object]]]:

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vortex_engine import _native
+from vortex_engine.c3.activations import check_activations
 from vortex_engine.c3.calibrator import Calibrator
 from vortex_engine.c3.files import COPY_BYTES, copy_file, write_atomically
 from vortex_engine.c3.geometry import Group, groups
@@ -57,6 +58,7 @@ def pack(
     dst: str | os.PathLike[str],
     *,
     codec: str = "exact",
+    activations: str = "float",
     threads: int | None = None,
     max_shard_bytes: int = DEFAULT_SHARD_BYTES,
     progress: Progress | None = None,
@@ -73,6 +75,7 @@ def pack(
             decode: for models that fit in RAM), "dense" (lossless, about 10.7 bits, slower to read), "lz4" (lossless,
             for sparse weights), "raw", the lossy "int8" (8.3) and "int4" (4.5), or "mixed": of every matrix the
             one that `calibrator` chooses.
+        activations: "float", or "int8" to record that products with int8 and int4 tiles take activations of 8 bits.
         threads: of the encoder; None for every core this process may use. The bytes written do not depend on it.
         max_shard_bytes: source bytes a shard file holds at most, unless one tensor has more.
         progress: called with (bytes done, bytes in all, tensor name) after every few tiles.
@@ -85,6 +88,7 @@ def pack(
         MachineError: the disk is full or failed, or another process packs into `dst`.
     """
     check_codec(codec)
+    check_activations(activations, codec)
     if codec == MIXED and calibrator is None:
         raise ValueError("[pack] codec 'mixed' needs a calibrator, which chooses the codec of every matrix")
     n_threads = n_cores() if threads is None else threads
@@ -110,7 +114,7 @@ def pack(
         "version": version("vortex-engine"),
     }
     pool = _native.Pool(n_threads, _native.simd_levels()[0])
-    packer = _Packer(source, plan, codec, pool, progress)
+    packer = _Packer(source, plan, codec, pool, progress, activations)
     start = time.perf_counter()
     try:
         packed = _pack_partial(packer, partial, fingerprint, calibrator, n_threads)
@@ -130,6 +134,7 @@ def pack(
     return PackReport(
         target=os.fspath(target),
         codec=codec,
+        activations=activations,
         seconds=seconds,
         gb_s=(source.total_bytes - packed.resumed_bytes) / seconds / 1e9,
         source_bytes=source.total_bytes,
@@ -199,9 +204,9 @@ def matrix_record(source: Source, plan: PackPlan, codec: str, pool: _native.Pool
     return _Packer(source, plan, codec, pool, None).record(tensor)
 
 
-def packed_config(source: Source, codec: str) -> bytes:
+def packed_config(source: Source, codec: str, activations: str) -> bytes:
     """The `config.json` of a packed model."""
-    return _json_bytes({**source.config, "quantization_config": quantization_config(codec)})
+    return _json_bytes({**source.config, "quantization_config": quantization_config(codec, activations)})
 
 
 def packed_weight_map(shards: Iterable[tuple[str, int, Iterable[str]]]) -> bytes:
@@ -221,11 +226,18 @@ class _Packer:
     codecs: Mapping[str, str] = MappingProxyType({})
 
     def __init__(
-        self, source: Source, plan: PackPlan, codec: str, pool: _native.Pool, progress: Progress | None
+        self,
+        source: Source,
+        plan: PackPlan,
+        codec: str,
+        pool: _native.Pool,
+        progress: Progress | None,
+        activations: str = "float",
     ) -> None:
         self.source = source
         self.plan = plan
         self._codec = codec
+        self._activations = activations
         self._pool = pool
         self._progress = progress
         self._done_bytes = 0
@@ -321,11 +333,11 @@ class _Packer:
         source = self.source
         for name in source.copied_files:
             copy_file(source.path / name, directory / name)
-        write_atomically(directory / CONFIG_NAME, packed_config(source, self._codec))
+        write_atomically(directory / CONFIG_NAME, packed_config(source, self._codec, self._activations))
         summaries = ((shard.name, shard.data_bytes, shard.tensor_names) for shard in shards)
         write_atomically(directory / WEIGHT_MAP_NAME, packed_weight_map(summaries))
         files = [CONFIG_NAME, WEIGHT_MAP_NAME, *source.copied_files]
-        manifest = build_manifest(directory, self._codec, shards, files)
+        manifest = build_manifest(directory, self._codec, self._activations, shards, files)
         write_atomically(directory / MANIFEST_NAME, manifest.to_bytes())
 
     def _advance(self, n_bytes: int, name: str) -> None:

@@ -185,7 +185,7 @@ class _Repairer:
 
     def _fix_file(self, name: str) -> None:
         if name == CONFIG_NAME:
-            data = packed_config(self._source, self._manifest.codec)
+            data = packed_config(self._source, self._manifest.codec, self._manifest.activations)
         elif name == WEIGHT_MAP_NAME:
             data = self._weight_map()
         elif name in self._source.copied_files:

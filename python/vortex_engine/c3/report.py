@@ -88,6 +88,7 @@ class PackReport:
 
     target: str
     codec: str
+    activations: str
     seconds: float
     gb_s: float
     source_bytes: int

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vortex_engine.cli.options import BudgetOption, JsonOption, ModelOption, ThreadsOption
+from vortex_engine.cli.options import Activations, BudgetOption, JsonOption, ModelOption, ThreadsOption
 from vortex_engine.cli.show import emit_json, kept_on_interrupt, note
 
 __all__ = ["generate"]
@@ -35,6 +35,13 @@ def generate(
     seed: Annotated[int, typer.Option(help="A token's randomness depends on the seed and its position only.")] = 0,
     stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be given several times.")] = None,
     threads: ThreadsOption = None,
+    activations: Annotated[
+        Activations | None,
+        typer.Option(
+            help="What meets `int8` and `int4` weights: `int8` rounds activations to 8 bits, faster and less exact. "
+            "Default: what the model was packed with."
+        ),
+    ] = None,
     speculate: Annotated[Speculate, typer.Option(help="`auto` is `off` until block speculation exists.")] = (
         Speculate.auto
     ),
@@ -55,7 +62,8 @@ def generate(
         "stop": stop or None,
         "speculate": speculate.value,
     }
-    with vx.load(model, ram_budget=ram_budget, threads=threads) as loaded:
+    asked = None if activations is None else activations.value
+    with vx.load(model, ram_budget=ram_budget, threads=threads, activations=asked) as loaded:
         if as_json:
             with kept_on_interrupt("nothing was printed"):
                 result = loaded.generate(text, **options)

@@ -86,7 +86,7 @@ def _show(report: InspectReport) -> None:
         ("packed model", report.path),
         [
             ("architecture", str(report.model_type)),
-            ("format", f"{report.format}, codec {report.codec}"),
+            ("format", f"{report.format}, codec {report.codec}, {report.activations} activations"),
             ("size", f"{format_bytes(report.packed_bytes)} in {report.n_shards} shard(s)"),
             ("weights", f"{report.weights:,} at {report.bits_per_weight:.2f} bits"),
             (

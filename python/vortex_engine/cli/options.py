@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Annotated
 
 import typer
 
-__all__ = ["BudgetOption", "JsonOption", "ModelOption", "ThreadsOption"]
+__all__ = ["Activations", "BudgetOption", "JsonOption", "ModelOption", "ThreadsOption"]
+
+
+class Activations(str, Enum):
+    """What `--activations` accepts."""
+
+    float = "float"
+    int8 = "int8"
+
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout instead of text.")]
 ModelOption = Annotated[str, typer.Option("--model", help="Packed model directory, or `nano`, the embedded model.")]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vortex_engine.cli.options import BudgetOption, JsonOption, ThreadsOption
+from vortex_engine.cli.options import Activations, BudgetOption, JsonOption, ThreadsOption
 from vortex_engine.cli.show import emit_json, emit_table, kept_on_interrupt, note, progress_bar
 
 __all__ = ["pack"]
@@ -41,6 +41,12 @@ def pack(
         ),
     ] = Codec.exact,
     dense: Annotated[bool, typer.Option("--dense", help="The same as --codec dense.")] = False,
+    activations: Annotated[
+        Activations,
+        typer.Option(
+            help="With int8 and int4 weights, `int8` rounds activations to 8 bits: faster, less exact. Recorded."
+        ),
+    ] = Activations.float,
     bits_per_weight: Annotated[
         float | None,
         typer.Option(
@@ -77,6 +83,7 @@ def pack(
             str(source),
             str(target),
             codec=chosen.value,
+            activations=activations.value,
             calibration=calibration,
             bits_per_weight=bits_per_weight,
             ram_budget=ram_budget,

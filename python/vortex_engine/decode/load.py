@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vortex_engine import ops
+from vortex_engine.c3.activations import chosen_activations
 from vortex_engine.c3.directory import C3Directory, add_matrices, open_directory
 from vortex_engine.decode.options import positive_integer
 from vortex_engine.errors import BackendUnavailableError, ModelConfigError
@@ -34,6 +35,7 @@ class LoadedParts:
     decoder: Decoder
     ram_budget_bytes: int
     prefill_chunk: int
+    activations: str
 
 
 def load_parts(
@@ -46,6 +48,7 @@ def load_parts(
     profile: str | None,
     prefill_chunk: int | None,
     policy: str,
+    activations: str | None,
 ) -> LoadedParts:
     """Check the arguments of `load`, open the directory and start the pager."""
     _check_device(device, vram_budget, profile)
@@ -64,12 +67,13 @@ def load_parts(
             "(AutoTokenizer.from_pretrained(SRC).save_pretrained(SRC)) and pack that, or run the model with "
             "transformers after: import vortex_engine.hf"
         )
+    activations = chosen_activations(directory, activations)
     if budget_bytes is None:
         budget_bytes = default_ram_budget(directory.compressed_bytes, available_ram_bytes())
     ctx = ops.make_context(threads=threads)
     pager = ops.make_pager(ctx, budget_bytes, policy)
     try:
-        decoder = build_model(directory, pager, add_matrices(directory, pager), ctx)
+        decoder = build_model(directory, pager, add_matrices(directory, pager), ctx, activations)
         pager.start(list(decoder.sweep))
     except BaseException:
         pager.close()
@@ -77,7 +81,7 @@ def load_parts(
     if prefill_chunk is None:
         low, high = _PREFILL_CHUNK_RANGE
         prefill_chunk = min(max(_PREFILL_ACTIVATION_BYTES // decoder.activation_bytes_per_row(), low), high)
-    return LoadedParts(directory, pager, ctx, decoder, budget_bytes, prefill_chunk)
+    return LoadedParts(directory, pager, ctx, decoder, budget_bytes, prefill_chunk, activations)
 
 
 def _check_device(device: str, vram_budget: int | str | None, profile: str | None) -> None:

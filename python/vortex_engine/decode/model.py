@@ -38,6 +38,7 @@ def load(
     profile: str | None = None,
     prefill_chunk: int | None = None,
     policy: str = "stable",
+    activations: str | None = None,
 ) -> Model:
     """Open a packed model; its weights are paged under a hard byte budget.
 
@@ -51,6 +52,9 @@ def load(
         profile: None; there are no profiles in this version.
         prefill_chunk: prompt tokens a sweep; None chooses by the size of the activations. Results do not depend on it.
         policy: "stable" keeps a fixed subset and streams the rest; "lru" is there for comparison.
+        activations: what products with int8 and int4 tiles take: "float", or "int8" for activations rounded to 8 bits
+            in groups of 32, which is faster and less exact; None for what the model was packed with. Other tiles always
+            take floats.
 
     Raises:
         BudgetError: `ram_budget` is below the minimum, which the message names.
@@ -68,6 +72,7 @@ def load(
         profile=profile,
         prefill_chunk=prefill_chunk,
         policy=policy,
+        activations=activations,
     )
     try:
         return Model(parts, load_tokenizer(parts.directory.path))

@@ -68,4 +68,5 @@ def _placement(parts: LoadedParts) -> dict[str, Any]:
         "ram_budget_bytes": parts.ram_budget_bytes,
         "peak_ram_bytes": parts.pager.counters()["peak_bytes"],
         "prefill_chunk": parts.prefill_chunk,
+        "activations": parts.activations,
     }

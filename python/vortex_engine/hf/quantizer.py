@@ -63,7 +63,7 @@ class C3Quantizer(HfQuantizer):
         config = self._options
         routed = any(placement.stacked() is not None for placement in placements)
         policy = config.policy or ("lru" if routed else "stable")
-        self._store = PagedStore(directory, config.ram_budget_bytes, config.threads, policy)
+        self._store = PagedStore(directory, config.ram_budget_bytes, config.threads, policy, config.activations)
         try:
             self._page(model, placements)
             self._store.start(sweep_order(model))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vortex_engine import ops
+from vortex_engine.c3.activations import chosen_activations
 from vortex_engine.c3.directory import C3Directory, add_matrices
 from vortex_engine.profile import available_ram_bytes, default_ram_budget
 
@@ -19,12 +20,20 @@ __all__ = ["PagedMatrix", "PagedStore"]
 class PagedStore:
     """A pager over all matrices of a packed model; `start` it before the first product."""
 
-    def __init__(self, directory: C3Directory, ram_budget_bytes: int | None, threads: int | None, policy: str) -> None:
+    def __init__(
+        self,
+        directory: C3Directory,
+        ram_budget_bytes: int | None,
+        threads: int | None,
+        policy: str,
+        activations: str | None,
+    ) -> None:
         if ram_budget_bytes is None:
             ram_budget_bytes = default_ram_budget(directory.compressed_bytes, available_ram_bytes())
         self.directory = directory
         self.policy = policy
         self.sweep: tuple[str, ...] = ()
+        self.activations = chosen_activations(directory, activations)
         self._ctx = ops.make_context(threads=threads)
         self.pager = ops.make_pager(self._ctx, ram_budget_bytes, policy)
         try:
@@ -45,7 +54,7 @@ class PagedStore:
     def products(self, names: Sequence[str], x: Tensor) -> list[Tensor]:
         """x [M, K] float32 times W^T of matrices [N_i, K] that share x: [M, N_i] float32 each."""
         handles = [self._handles[name] for name in names]
-        return ops.paged_linear(self._ctx, self.pager, handles, x, [None] * len(handles))
+        return ops.paged_linear(self._ctx, self.pager, handles, x, [None] * len(handles), self.activations)
 
     def rows(self, name: str, ids: Tensor) -> Tensor:
         """Rows `ids` [T] int64 of a matrix [N, K], float32 [T, K]."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["build_model", "check_config", "supported_model_types"]
 
-# Each module has `check_config(config)` and `build(directory, pager, handles, ctx)`.
+# Each module has `check_config(config)` and `build(directory, pager, handles, ctx, activations)`.
 _MODULES = {
     "llama": "vortex_engine.models.decoder",
     "mistral": "vortex_engine.models.decoder",
@@ -37,13 +37,17 @@ def check_config(config: dict[str, Any]) -> None:
     _module(config).check_config(config)
 
 
-def build_model(directory: C3Directory, pager: Any, handles: dict[str, int], ctx: OpContext) -> Decoder:
+def build_model(
+    directory: C3Directory, pager: Any, handles: dict[str, int], ctx: OpContext, activations: str
+) -> Decoder:
     """The model of a packed directory, whose matrices the pager (not started yet) knows under `handles`.
+
+    `activations` is what its products take, "float" or "int8".
 
     Raises:
         ModelConfigError: the configuration is not supported, or the tensors are not the ones it asks for.
     """
-    return _module(directory.config).build(directory, pager, handles, ctx)
+    return _module(directory.config).build(directory, pager, handles, ctx, activations)
 
 
 def _module(config: dict[str, Any]) -> Any:

@@ -32,9 +32,9 @@ def check_config(config: dict[str, Any]) -> None:
     parse_config(config)
 
 
-def build(directory: C3Directory, pager: Any, handles: dict[str, int], ctx: OpContext) -> Decoder:
+def build(directory: C3Directory, pager: Any, handles: dict[str, int], ctx: OpContext, activations: str) -> Decoder:
     """The model of a packed directory; the pager has its matrices under `handles` and is not started."""
-    return Decoder(parse_config(directory.config), directory, pager, handles, ctx)
+    return Decoder(parse_config(directory.config), directory, pager, handles, ctx, activations)
 
 
 class Decoder:
@@ -50,12 +50,13 @@ class Decoder:
         pager: Any,
         handles: dict[str, int],
         ctx: OpContext,
+        activations: str,
     ) -> None:
         self.config = config
         self._ctx = ctx
         self._pager = pager
         self._inv_freq = inverse_frequencies(config.rope, config.head_dim)
-        wiring = _Wiring(config, TensorTable(directory, handles), pager, ctx)
+        wiring = _Wiring(config, TensorTable(directory, handles), pager, ctx, activations)
         vocab_shape = (config.vocab_size, config.hidden_size)
         self._embedding = wiring.table.matrix(_EMBEDDING, vocab_shape)
         self._layers = [wiring.layer(i) for i in range(config.num_hidden_layers)]
@@ -63,7 +64,7 @@ class Decoder:
         if config.tie_word_embeddings:
             head = self._embedding
             wiring.sweep.append(head)
-            self._head = PagedLinear(ctx, pager, [head], [None])
+            self._head = PagedLinear(ctx, pager, [head], [None], activations)
         else:
             self._head = wiring.linear([("lm_head", config.vocab_size)], config.hidden_size, bias=False)
         self.sweep = tuple(wiring.sweep)
@@ -105,12 +106,13 @@ class Decoder:
 class _Wiring:
     """Builds the parts in forward order, so that the order of their matrices is the sweep."""
 
-    def __init__(self, config: DecoderConfig, table: TensorTable, pager: Any, ctx: OpContext) -> None:
+    def __init__(self, config: DecoderConfig, table: TensorTable, pager: Any, ctx: OpContext, activations: str) -> None:
         self.config = config
         self.table = table
         self.sweep: list[int] = []
         self._pager = pager
         self._ctx = ctx
+        self._activations = activations
 
     def layer(self, index: int) -> tuple[RMSNorm, Attention, RMSNorm, GatedMLP]:
         config = self.config
@@ -148,4 +150,4 @@ class _Wiring:
         handles = [self.table.matrix(name + ".weight", (rows, in_features)) for name, rows in parts]
         biases = [self.table.vector(name + ".bias", rows) if bias else None for name, rows in parts]
         self.sweep.extend(handles)
-        return PagedLinear(self._ctx, self._pager, handles, biases)
+        return PagedLinear(self._ctx, self._pager, handles, biases, self._activations)

@@ -46,8 +46,8 @@ def pack(
         bits_per_weight: of "mixed", which needs it: the most stored bits a weight, alignment, indices and all other
             tensors included, as `vortex inspect` counts them.
         ram_budget: bytes of weights in RAM while the model runs on the text, as of `load`.
-        options: `threads`, `max_shard_bytes`, `progress`; see `vortex_engine.c3.pack.pack`. With a calibration text
-            `progress` starts again with each of its phases.
+        options: `activations`, `threads`, `max_shard_bytes`, `progress`; see `vortex_engine.c3.pack.pack`. With a
+            calibration text `progress` starts again with each of its phases.
 
     Raises:
         TargetExistsError: `dst` exists.

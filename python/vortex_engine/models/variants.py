@@ -62,7 +62,12 @@ class VariantModel:
         self._replaced: dict[int, int] = {}
         self._sums: _Sums | None = None
         self._decoder = build_model(
-            reference, pager, self._handles, ops.OpContext(ctx.backend, ctx.simd, ctx.threads, ctx.pool, table)
+            reference,
+            pager,
+            self._handles,
+            ops.OpContext(ctx.backend, ctx.simd, ctx.threads, ctx.pool, table),
+            # The reference's own tiles are lossless and take float activations whatever is said here.
+            "int8" if any(variant.activations == "int8" for variant in variants.values()) else "float",
         )
         self.vocab_size = self._decoder.config.vocab_size
         pager.start(list(self._decoder.sweep))
@@ -101,16 +106,16 @@ class VariantModel:
         }
 
     def _paged_linear(
-        self, pager: Any, handles: Sequence[int], x: Floats, biases: Sequence[Floats | None]
+        self, pager: Any, handles: Sequence[int], x: Floats, biases: Sequence[Floats | None], activations: str
     ) -> list[Floats]:
         if self._sums is not None:
             # Without biases, which are no output of the matrix.
             none = [None] * len(handles)
-            outputs = self._linear(pager, handles, x, none)
+            outputs = self._linear(pager, handles, x, none, activations)
             for variant, twins in self._variants.items():
-                others = self._linear(pager, [twins[self._names[handle]] for handle in handles], x, none)
+                others = self._linear(pager, [twins[self._names[handle]] for handle in handles], x, none, activations)
                 self._sums.add(variant, handles, outputs, others)
-        return self._linear(pager, [self._replaced.get(handle, handle) for handle in handles], x, biases)
+        return self._linear(pager, [self._replaced.get(handle, handle) for handle in handles], x, biases, activations)
 
     def _embed_rows(self, pager: Any, handle: int, ids: Ids) -> Floats:
         if self._sums is not None:

@@ -55,7 +55,12 @@ def _torch_ops(op: str, name: str, value: object) -> Any:
 
 
 def paged_linear(
-    ctx: OpContext, pager: Any, handles: Sequence[int], x: Array, biases: Sequence[Array | None]
+    ctx: OpContext,
+    pager: Any,
+    handles: Sequence[int],
+    x: Array,
+    biases: Sequence[Array | None],
+    activations: str = "float",
 ) -> list[Array]:
     """x W^T + bias for several paged matrices that share x (q/k/v, gate/up).
 
@@ -63,13 +68,15 @@ def paged_linear(
         pager: from `make_pager(ctx, ...)`; handles: its matrices, W of handle i is [N_i, K].
         x: [M, K] float32.
         biases: one [N_i] float32 or None for each handle.
+        activations: "float", or "int8": for int8 and int4 tiles x is rounded to 8 bits in groups of 32 columns,
+            scale = largest magnitude / 127; a group that is not finite makes the row's outputs NaN.
 
     Returns:
-        One [M, N_i] float32 for each handle; each element is one fused-multiply-add chain over k.
+        One [M, N_i] float32 for each handle; each element is one chain over k whose order depends on the matrix alone.
     """
     if isinstance(x, ndarray):
-        return ctx.table["paged_linear"](pager, handles, x, biases)
-    return _torch_ops("paged_linear", "x", x).paged_linear(ctx, pager, handles, x, biases)
+        return ctx.table["paged_linear"](pager, handles, x, biases, activations)
+    return _torch_ops("paged_linear", "x", x).paged_linear(ctx, pager, handles, x, biases, activations)
 
 
 def paged_linear_transposed(ctx: OpContext, pager: Any, handle: int, x: Array) -> Array:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from vortex_engine.ops.reference_codec import decode_tile as tile_decode
 from vortex_engine.ops.reference_codec import encode_tiles as tile_encode
+from vortex_engine.ops.reference_integers import INTEGER_CODECS, round_activations
 from vortex_engine.ops.reference_pager import ReferencePager
 
 __all__ = [
@@ -106,10 +107,18 @@ def swiglu(gate: F32, up: F32) -> F32:
         return (wide / (1.0 + np.exp(-wide)) * up).astype(np.float32)
 
 
-def paged_linear(pager: ReferencePager, handles: Sequence[int], x: F32, biases: Sequence[F32 | None]) -> list[F32]:
+def paged_linear(
+    pager: ReferencePager,
+    handles: Sequence[int],
+    x: F32,
+    biases: Sequence[F32 | None],
+    activations: str = "float",
+) -> list[F32]:
     _expect("paged_linear", "x", x, np.float32, (None, None))
     _require("paged_linear", "biases must have one entry a handle", len(biases) == len(handles), len(biases))
+    _require("paged_linear", "activations must be float or int8", activations in ("float", "int8"), activations)
     wide = x.astype(np.float64)
+    rounded = _rounded(x) if activations == "int8" else wide
     results: list[F32] = []
     for handle, bias in zip(handles, biases, strict=True):
         rows, cols = pager.shape(handle)
@@ -120,10 +129,17 @@ def paged_linear(pager: ReferencePager, handles: Sequence[int], x: F32, biases: 
             out += bias
         for tile in pager.tiles(handle):
             n_rows, n_cols = tile.weights.shape
-            part = wide[:, tile.col0 : tile.col0 + n_cols] @ tile.weights.astype(np.float64).T
+            rows_of_x = rounded if tile.codec in INTEGER_CODECS else wide
+            part = rows_of_x[:, tile.col0 : tile.col0 + n_cols] @ tile.weights.astype(np.float64).T
             out[:, tile.row0 : tile.row0 + n_rows] += part
         results.append(out.astype(np.float32))
     return results
+
+
+def _rounded(x: F32) -> NDArray[np.float64]:
+    """x as integer tiles take it with activations of 8 bits."""
+    values, scales = round_activations(x)
+    return (values * scales[..., None].astype(np.float64)).reshape(len(x), -1)[:, : x.shape[1]]
 
 
 def paged_linear_transposed(pager: ReferencePager, handle: int, x: F32) -> F32:

@@ -1,4 +1,4 @@
-"""The decoder of `int8` and `int4` tiles in numpy, as plain as csrc/c3/FORMAT.md says it."""
+"""`int8` and `int4` tiles in numpy, as plain as csrc/c3/FORMAT.md says it, and the activations that meet them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["decode_integers"]
+__all__ = ["INTEGER_CODECS", "decode_integers", "round_activations"]
 
-_INT4, _F32 = 3, 3
+_INT8, _INT4, _F32 = 2, 3, 3
+INTEGER_CODECS = (_INT8, _INT4)
 _PANEL_ROWS, _GROUP_COLS = 64, 32
 
 
@@ -44,3 +45,27 @@ def decode_integers(
     weights = scales[:, :, None, :] * (u - zeros)  # [panel, group, column, row]
     rows = weights.transpose(0, 3, 1, 2).reshape(panels * _PANEL_ROWS, groups * _GROUP_COLS)
     return np.ascontiguousarray(rows[:n_rows, :n_cols]).view(np.uint32)
+
+
+def round_activations(x: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Activations in 8 bits: x [M, K] is values * scales for groups of 32 columns, the last one filled up with zeros.
+
+    Every step is one fp32 operation, so all backends round alike. With a the largest |x| of a group, its scale is
+    a / 127 and its values x * (127 / a) rounded to the nearest integer, ties to even. Groups with a < 2^-100 are zeros;
+    the scale of one that is not finite is NaN.
+
+    Returns:
+        values: [M, G, 32] int8 from -127 to 127; scales: [M, G] float32.
+    """
+    rows, cols = x.shape
+    n_groups = -(-cols // _GROUP_COLS)
+    groups = np.zeros((rows, n_groups * _GROUP_COLS), np.float32)
+    groups[:, :cols] = x
+    groups = groups.reshape(rows, n_groups, _GROUP_COLS)
+    largest = np.abs(groups).max(axis=2)  # NaN where there is one
+    finite = np.isfinite(largest)
+    counts = finite & (largest >= np.float32(2.0**-100))
+    divisors = np.where(counts, largest, np.float32(127))
+    rounded = np.rint(np.where(counts[..., None], groups, np.float32(0)) * (np.float32(127) / divisors)[..., None])
+    scales = np.where(counts, divisors / np.float32(127), np.where(finite, np.float32(0), np.float32(np.nan)))
+    return rounded.astype(np.int8), scales

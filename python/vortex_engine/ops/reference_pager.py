@@ -28,6 +28,7 @@ class DecodedTile:
     row0: int
     col0: int
     weights: NDArray[np.float32]
+    codec: int
     read_bytes: int
 
 
@@ -93,7 +94,7 @@ class ReferenceMatrix:
         except ValueError as error:
             raise self._corrupt(number, str(error)) from error
         weights = reference_codec.to_float32(patterns, entry["dtype"])
-        return DecodedTile(entry["row0"], entry["col0"], weights, self.stored_bytes[number])
+        return DecodedTile(entry["row0"], entry["col0"], weights, entry["codec"], self.stored_bytes[number])
 
     def _read(self, number: int, entry: dict[str, int], kind: str) -> bytes:
         n_bytes = entry[f"{kind}_bytes"]

@@ -21,7 +21,8 @@ __all__ = ["LIBRARY", "id_of"]
 LIBRARY = torch.library.Library("vortex", "DEF")
 
 _SCHEMAS = (
-    "paged_linear(Tensor x, Tensor?[] biases, int[] handles, int[] out_features, int pager, int ctx) -> Tensor[]",
+    "paged_linear(Tensor x, Tensor?[] biases, int[] handles, int[] out_features, int pager, int ctx, "
+    'str activations="float") -> Tensor[]',
     "paged_linear_transposed(Tensor x, int handle, int out_features, int pager, int ctx) -> Tensor",
     "embed_rows(Tensor ids, int handle, int in_features, int pager, int ctx) -> Tensor",
     "rms_norm(Tensor x, Tensor weight, float eps, int ctx) -> Tensor",
@@ -63,10 +64,16 @@ def _view(tensor: Tensor) -> Any:
 
 
 def _paged_linear(
-    x: Tensor, biases: Sequence[Tensor | None], handles: list[int], out_features: list[int], pager: int, ctx: int
+    x: Tensor,
+    biases: Sequence[Tensor | None],
+    handles: list[int],
+    out_features: list[int],
+    pager: int,
+    ctx: int,
+    activations: str = "float",
 ) -> list[Tensor]:
     views = [None if bias is None else _view(bias) for bias in biases]
-    outs = _run(ctx, "paged_linear", _owned("pager", pager), handles, _view(x), views)
+    outs = _run(ctx, "paged_linear", _owned("pager", pager), handles, _view(x), views, activations)
     return [torch.from_numpy(out) for out in outs]
 
 
@@ -99,7 +106,13 @@ def _swiglu(gate: Tensor, up: Tensor, ctx: int) -> Tensor:
 
 
 def _fake_paged_linear(
-    x: Tensor, biases: Sequence[Tensor | None], handles: list[int], out_features: list[int], pager: int, ctx: int
+    x: Tensor,
+    biases: Sequence[Tensor | None],
+    handles: list[int],
+    out_features: list[int],
+    pager: int,
+    ctx: int,
+    activations: str = "float",
 ) -> list[Tensor]:
     _check("paged_linear", "x", x, torch.float32, 2)
     _require("paged_linear", "out_features must have one entry a handle", len(out_features) == len(handles))

@@ -17,10 +17,15 @@ _OPS: Any = torch.ops.vortex
 
 
 def paged_linear(
-    ctx: OpContext, pager: Any, handles: Sequence[int], x: Tensor, biases: Sequence[Tensor | None]
+    ctx: OpContext,
+    pager: Any,
+    handles: Sequence[int],
+    x: Tensor,
+    biases: Sequence[Tensor | None],
+    activations: str = "float",
 ) -> list[Tensor]:
     out_features = [pager.shape(handle)[0] for handle in handles]
-    return _OPS.paged_linear(x, list(biases), list(handles), out_features, id_of(pager), id_of(ctx))
+    return _OPS.paged_linear(x, list(biases), list(handles), out_features, id_of(pager), id_of(ctx), activations)
 
 
 def paged_linear_transposed(ctx: OpContext, pager: Any, handle: int, x: Tensor) -> Tensor:
