@@ -75,7 +75,7 @@ def test_other_failures_keep_the_work(write_source, small_model, tmp_path, monke
 
     def pwrite(fd, data, offset, real=os.pwrite):
         seen.append(1)
-        if len(seen) > 20:
+        if len(seen) > 40:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return real(fd, data, offset)
 
