@@ -49,10 +49,11 @@ void check(const TileView& tile) {
   const FloatLayout layout = float_layout(e.dtype);
   const uint64_t panels = e.n_panels(), blocks = e.n_blocks();
   const uint64_t table = panel_table_bytes(panels), planes = panels * blocks;
+  const uint32_t max_base = (1u << layout.exponent_bits) - 1 - kWindow;
   uint64_t n_far = 0, n_near = 0;
   for (uint64_t panel = 0; panel < panels; ++panel) {
     const PanelHeader header = panel_header(tile, panel);
-    if (header.base > 255 || header.zero != 0)
+    if (header.base > max_base || header.zero != 0)
       broken_tile("the table entry of panel " + std::to_string(panel) + " is not valid");
     n_far += header.n_far;
     n_near += header.n_near;

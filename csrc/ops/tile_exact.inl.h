@@ -84,7 +84,7 @@ VX_INLINE void patch(float* out, uint32_t position, uint32_t exponent) {
       bits |= (exponent == 31 ? 255 : exponent + 112) << 23;
     }
   } else {
-    bits |= exponent << 23;
+    bits |= (exponent & 255) << 23;
   }
   std::memcpy(out + position, &bits, 4);
 }

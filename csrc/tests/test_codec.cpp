@@ -3,6 +3,7 @@
 #include <cstring>
 #include <random>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include "c3/codec.h"
@@ -51,16 +52,17 @@ uint32_t as_fp32(uint32_t bits, Dtype dtype) {
   return sign | (exponent == 31 ? 255u : exponent + 112) << 23 | mantissa << 13;
 }
 
-void check_round_trip(const std::vector<uint8_t>& weights, int64_t rows, int64_t cols, Dtype dtype, Codec codec) {
-  const Encoded e = encode(weights, rows, cols, dtype, codec);
-  check_tile(e.view());
-  const int item = float_layout(dtype).item_bytes(), stored = float_layout(e.entry.dtype).item_bytes();
-  std::vector<uint8_t> decoded(rows * cols * stored);
-  decode_tile(e.view(), decoded.data());
-  for (int64_t i = 0; i < rows * cols; ++i) {
-    const uint32_t bits = item_at(decoded, i, stored);
-    VX_CHECK(item_at(weights, i, item) == (stored < item ? bits << 16 : bits));
-  }
+std::vector<uint8_t> decode(const Encoded& e) {
+  const int64_t n = int64_t{e.entry.n_rows} * e.entry.n_cols;
+  std::vector<uint8_t> out(n * float_layout(e.entry.dtype).item_bytes());
+  decode_tile(e.view(), out.data());
+  return out;
+}
+
+void check_kernels_agree(const Encoded& e) {
+  const std::vector<uint8_t> decoded = decode(e);
+  const int64_t rows = e.entry.n_rows, cols = e.entry.n_cols;
+  const int item = float_layout(e.entry.dtype).item_bytes();
   for (const Simd level : simd_available()) {
     for (int64_t panel = 0; panel < e.entry.n_panels(); ++panel) {
       PanelScratch scratch;
@@ -73,11 +75,23 @@ void check_round_trip(const std::vector<uint8_t>& weights, int64_t rows, int64_t
           for (int64_t row = panel * kPanelRows; row < std::min<int64_t>(rows, (panel + 1) * kPanelRows); ++row) {
             uint32_t got;
             std::memcpy(&got, &chunk[c * kPanelRows + row % kPanelRows], 4);
-            VX_CHECK(got == as_fp32(item_at(decoded, row * cols + col + c, stored), e.entry.dtype));
+            VX_CHECK(got == as_fp32(item_at(decoded, row * cols + col + c, item), e.entry.dtype));
           }
       }
     }
   }
+}
+
+void check_round_trip(const std::vector<uint8_t>& weights, int64_t rows, int64_t cols, Dtype dtype, Codec codec) {
+  const Encoded e = encode(weights, rows, cols, dtype, codec);
+  check_tile(e.view());
+  const int item = float_layout(dtype).item_bytes(), stored = float_layout(e.entry.dtype).item_bytes();
+  const std::vector<uint8_t> decoded = decode(e);
+  for (int64_t i = 0; i < rows * cols; ++i) {
+    const uint32_t bits = item_at(decoded, i, stored);
+    VX_CHECK(item_at(weights, i, item) == (stored < item ? bits << 16 : bits));
+  }
+  check_kernels_agree(e);
 }
 
 std::vector<uint8_t> weights_of(Dtype dtype, int64_t n, int kind, std::mt19937& random) {
@@ -189,6 +203,35 @@ VX_TEST(hostile_tiles) {
   std::mt19937 random(8);
   for (const Codec codec : {Codec::exact, Codec::lz4, Codec::exact12, Codec::dense})
     survive_hostile_tiles(codec, random);
+}
+
+// A near escape so far below the window that its exponent would be negative: it is masked and spares the sign.
+VX_TEST(exponents_that_leave_the_dtype_are_masked) {
+  std::mt19937 random(10);
+  for (const Dtype dtype : {Dtype::bf16, Dtype::f32}) {
+    std::vector<uint8_t> weights = weights_of(dtype, 64 * 40, 0, random);
+    Encoded e = encode(weights, 64, 40, dtype, Codec::exact);
+    uint32_t header[4];
+    std::memcpy(header, e.tile.prefix.data(), sizeof header);
+    VX_CHECK(e.entry.codec == Codec::exact && header[0] < 127 && header[2] > 0);
+    e.tile.residual[e.tile.residual.size() - 1] |= 127 << 1;
+    check_tile(e.view());
+    check_kernels_agree(e);
+  }
+}
+
+// Codes could stand for exponents that the dtype does not have.
+VX_TEST(a_window_beyond_the_dtype_is_refused) {
+  std::mt19937 random(11);
+  for (const auto& [dtype, highest] : {std::pair{Dtype::bf16, 248}, {Dtype::f16, 24}, {Dtype::f32, 248}}) {
+    Encoded e = encode(weights_of(dtype, 64 * 40, 0, random), 64, 40, dtype, Codec::exact);
+    VX_CHECK(e.entry.codec == Codec::exact);
+    e.tile.prefix[0] = static_cast<uint8_t>(highest);
+    check_tile(e.view());
+    check_kernels_agree(e);
+    e.tile.prefix[0] = static_cast<uint8_t>(highest + 1);
+    VX_CHECK_THROWS(check_tile(e.view()), std::runtime_error, {});
+  }
 }
 
 }  // namespace

@@ -22,7 +22,12 @@ using vx::fuzz::MemoryFile;
 using vx::fuzz::SeedMatrix;
 using vx::fuzz::SeedShard;
 
-constexpr int kShardFaults = 75'000, kIndexFaults = 25'000;
+#if defined(__SANITIZE_ADDRESS__)
+constexpr int kSlower = 20;
+#else
+constexpr int kSlower = 1;
+#endif
+constexpr int kShardFaults = 75'000 / kSlower, kIndexFaults = 25'000 / kSlower;
 
 enum Fault { kFlip, kByte, kZero, kSwap, kSplice, kRepeat, kInsert, kCut, kTruncate, kFaults };
 const char* const kNames[kFaults] = {"bit flipped",    "byte changed",  "range zeroed",

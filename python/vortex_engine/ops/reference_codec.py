@@ -95,7 +95,7 @@ def decode_tile(codec: int, dtype: int, n_rows: int, n_cols: int, prefix: bytes,
         _expect_sizes(prefix, residual, planes_end, residual_planes_end)
     table = np.frombuffer(prefix, "<u4", panels * 4).reshape(panels, 4).astype(np.int64)
     base, n_far, n_near = table[:, 0], table[:, 1], table[:, 2]
-    if (base > 255).any() or table[:, 3].any():
+    if (base > (1 << layout.exponent_bits) - 1 - WINDOW).any() or table[:, 3].any():
         raise ValueError("[tile_decode] a panel's table entry is not valid")
     counts_end = residual_planes_end + n_blocks + n_blocks % 2
     _expect_sizes(prefix, residual, planes_end + 4 * int(n_far.sum()), counts_end + 2 * int(n_near.sum()))
