@@ -31,7 +31,6 @@ FIGURES = {
     "quality": "divergence of rounded models: mixed beside other choices of equal size, int4 beside ggml",
     "packing": "packing speed per codec",
     "curve": "speed and bytes a token over the RAM budget",
-    "traces": "bytes read on recorded traces, stable beside lru and Belady",
 }
 # What stops a figure and not the run: a wrong result, a peer that hangs, a full disk.
 _STOPS = (SystemExit, MissingPeerError, VortexError, OSError, ValueError, RuntimeError, ImportError)

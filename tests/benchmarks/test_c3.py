@@ -21,11 +21,11 @@ from vortex_engine.c3.directory import open_directory
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def run_harness(work: Path, *arguments: str) -> str:
+def run_harness(work: Path, *arguments: str, code: int = 0) -> str:
     command = [sys.executable, "-m", "benchmarks.c3", "--quick", "--work", str(work), *arguments]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert done.returncode == code, done.stderr
+    return done.stdout + done.stderr
 
 
 def test_huffman_lengths_are_a_complete_code_near_the_entropy() -> None:
@@ -82,7 +82,7 @@ def test_a_tiny_run_writes_results_and_says_what_is_missing(tmp_path: Path) -> N
     (tmp_path / "empty").mkdir()
     arguments = ["--only", "resident", "paging", "--llama-bin", str(tmp_path / "empty")]
     page = run_harness(tmp_path / "work", *arguments)
-    assert "skipped: llama.cpp: no llama-bench" in page and "bytes a token over Belady" in page
+    assert "skipped: llama.cpp: no llama-bench" in page and "bytes read a token, budgets 25/50/75/90 %" in page
     resident = json.loads((tmp_path / "work" / "results" / "c3_resident.json").read_text())
     assert resident["machine"]["n_cores"] >= 1 and "llama-bench" in resident["skipped"][0]
     assert {entry["weights"] for entry in resident["entries"]} >= {"exact", "raw"}
@@ -90,6 +90,15 @@ def test_a_tiny_run_writes_results_and_says_what_is_missing(tmp_path: Path) -> N
     paging = json.loads((tmp_path / "work" / "results" / "c3_paging.json").read_text())
     for entry in paging["entries"]:
         assert entry["bytes_per_token"] >= entry["missing_bytes"] > 0
+
+
+def test_a_figure_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
+    run_harness(tmp_path, "--only", "curve")
+    for shard in tmp_path.glob("small-exact-*.c3/*.safetensors"):
+        shard.write_bytes(shard.read_bytes()[:5000])
+    page = run_harness(tmp_path, "--only", "curve", "gemv", code=1)
+    assert "failed: curve: " in page and "not measured: curve: " in page
+    assert (tmp_path / "results" / "c3_gemv.json").is_file()
 
 
 def test_the_random_model_becomes_a_gguf_file(tmp_path: Path) -> None:
