@@ -1,5 +1,6 @@
 """A model whose matrices have codecs of their own: the choice, the files, and what may happen on the way."""
 
+import errno
 import itertools
 import json
 
@@ -16,7 +17,7 @@ from vortex_engine.c3.repair import repair
 from vortex_engine.c3.report import Divergence
 from vortex_engine.c3.source import open_source
 from vortex_engine.c3.survey import survey_directory
-from vortex_engine.errors import BudgetError, ModelConfigError
+from vortex_engine.errors import BudgetError, MachineError, ModelConfigError
 
 CODECS = {
     "model.embed_tokens.weight": "int8",
@@ -111,6 +112,15 @@ def test_a_refusal_leaves_nothing(write_source, small_model, tmp_path, where):
     with pytest.raises(ModelConfigError):
         pack(write_source(small_model), tmp_path / "out", codec="mixed", calibrator=calibrator)
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+@pytest.mark.parametrize(("number", "kept"), [(errno.ENOSPC, False), (errno.EIO, True)])
+def test_a_disk_that_fails_while_calibrating(write_source, small_model, tmp_path, number, kept):
+    refusal = MachineError("a packing inside this one failed")
+    refusal.__cause__ = OSError(number, "of the disk")
+    with pytest.raises(MachineError, match="inside"):
+        pack(write_source(small_model), tmp_path / "out", codec="mixed", calibrator=Given(CODECS, "choose", refusal))
+    assert (tmp_path / "out.partial").exists() == kept and not (tmp_path / "out").exists()
 
 
 def test_another_choice_starts_anew(write_source, small_model, tmp_path):
