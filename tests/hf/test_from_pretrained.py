@@ -253,3 +253,21 @@ def test_a_missing_extra_is_named() -> None:
     assert (
         run.returncode and "BackendUnavailableError" in run.stderr and 'pip install "vortex-engine[hf]"' in run.stderr
     )
+
+
+def test_activations_are_the_recorded_ones_unless_asked_for(packed: Any, tmp_path: Path) -> None:
+    model = packed("phi3")
+    vx.pack(model.source, tmp_path / "int8", codec="int8", activations="int8")
+    found: dict[str, Any] = {}
+    for activations in (None, "float", "int8"):
+        loaded = load(model, tmp_path / "int8", activations=activations)
+        found[hf.stats(loaded)["activations"]] = logits(loaded)
+        assert loaded.config.quantization_config.to_dict().get("activations") == (
+            None if activations == "float" else "int8"
+        )
+    assert set(found) == {"float", "int8"}
+    assert 1e-4 < relative(found["int8"], found["float"]) < 0.2
+    with pytest.raises(ValueError, match="activations='int8' is for int8 and int4 tiles"):
+        load(model, model.exact, activations="int8")
+    with pytest.raises(ValueError, match="activations must be"):
+        hf.C3Config(activations="int4")

@@ -177,9 +177,9 @@ def stats(model: Any) -> dict[str, Any]:
     """The pager's counters of a loaded packed model, and what is not paged.
 
     Returns:
-        The counters (`page_faults`, `bytes_compressed_read`, `peak_bytes`, `budget_bytes` …), `policy`, `dense_bytes`
-        (parameter -> bytes in RAM, for matrices that no paged module stands for) and `unused` (matrices of the
-        checkpoint that this model class has no use for).
+        The counters (`page_faults`, `bytes_compressed_read`, `peak_bytes`, `budget_bytes` …), `policy`, `activations`,
+        `dense_bytes` (parameter -> bytes in RAM, for matrices that no paged module stands for) and `unused` (matrices
+        of the checkpoint that this model class has no use for).
 
     Raises:
         ValueError: the model was not loaded from a packed directory.
@@ -191,6 +191,7 @@ def stats(model: Any) -> dict[str, Any]:
     return {
         **store.pager.counters(),
         "policy": store.policy,
+        "activations": store.activations,
         "dense_bytes": _dense_sizes(quantizer, model),
         "unused": list(quantizer._unused),  # pyright: ignore[reportPrivateUsage] - one module
     }
