@@ -11,7 +11,12 @@ import numpy as np
 import pytest
 
 import vortex_engine as vx
+from vortex_engine import ops
+from vortex_engine.c3.directory import add_matrices, open_directory
 from vortex_engine.c3.inspect import inspect_directory
+from vortex_engine.c3.plan import plan_packing
+from vortex_engine.c3.source import open_source
+from vortex_engine.models.calibration import ModelCalibrator
 from vortex_engine.models.calibration_text import read_calibration
 from vortex_engine.models.divergence import DivergenceSum
 from vortex_engine.models.variants import open_variants
@@ -94,9 +99,6 @@ def test_lossless_codecs_diverge_by_nothing_and_run_nothing(tiny_hf_dir: Path, t
 
 def matrix(path: Path, name: str) -> np.ndarray:
     """A matrix as the engine reads it, float64."""
-    from vortex_engine import ops
-    from vortex_engine.c3.directory import add_matrices, open_directory
-
     directory, ctx = open_directory(path), ops.make_context()
     pager = ops.make_pager(ctx, 1 << 26)
     handles = add_matrices(directory, pager)
@@ -108,8 +110,6 @@ def matrix(path: Path, name: str) -> np.ndarray:
 
 def test_output_errors_are_those_of_the_products(tiny_hf_dir: Path, tiny_c3_dir: Path, tmp_path: Path) -> None:
     """The first layer's inputs are known without running the model: normed rows of the embedding."""
-    from vortex_engine.c3.directory import open_directory
-
     packings = {"int4": tmp_path / "int4", "int8": tmp_path / "int8"}
     for codec, target in packings.items():
         vx.pack(tiny_hf_dir, target, codec)
@@ -177,6 +177,20 @@ def test_copies_of_another_source_are_made_again(tiny_hf_dir: Path, text: Path, 
     vx.pack(source, tmp_path / "out.c3", "mixed", calibration=text, bits_per_weight=10.0)
     vx.pack(source, tmp_path / "clean.c3", "mixed", calibration=text, bits_per_weight=10.0)
     assert tree(tmp_path / "out.c3") == tree(tmp_path / "clean.c3")
+
+
+def test_a_choice_is_measured_with_the_activations_that_are_recorded(
+    tiny_hf_dir: Path, text: Path, tmp_path: Path
+) -> None:
+    source = open_source(tiny_hf_dir)
+    plan = plan_packing(source, "mixed", 1 << 30)
+    for activations in ("float", "int8"):
+        calibrator = ModelCalibrator("mixed", text, 10.0, activations)
+        calibrator.check(source, plan)
+        assert set(calibrator.choose(source, plan, tmp_path / "work").values()) > {"int4"}
+        # The folder is the same: what was made for other activations is made again.
+        found = {codec: open_directory(tmp_path / "work" / f"{codec}.c3").activations for codec in ("exact", "int8")}
+        assert found == {"exact": "float", "int8": activations}
 
 
 def changed(source: Path, folder: Path, **config: object) -> Path:

@@ -50,6 +50,7 @@ class ModelCalibrator:
     codec: str
     text: Path
     bits_per_weight: float | None = None
+    activations: str = "float"
     threads: int | None = None
     ram_budget_bytes: int | None = None
     progress: Progress | None = None
@@ -83,12 +84,17 @@ class ModelCalibrator:
         Raises:
             BudgetError: matrices with weights that are not finite leave no choice within `bits_per_weight`.
         """
-        _keep_only_of(source, work)
+        _keep_only_of({"source": source.fingerprint, "activations": self.activations}, work)
         wanted = (_REFERENCE, *_ROUNDED) if self.codec == MIXED else (_REFERENCE,)
         for codec in wanted:
             if not _packed(work, codec).is_dir():
                 pack_directory(
-                    source.path, _packed(work, codec), codec=codec, threads=self.threads, progress=self.progress
+                    source.path,
+                    _packed(work, codec),
+                    codec=codec,
+                    activations=self.activations if codec in LOSSY_CODECS else "float",
+                    threads=self.threads,
+                    progress=self.progress,
                 )
         if self.bits_per_weight is None:
             return {}
@@ -160,10 +166,9 @@ def _stored_sizes(path: Path) -> dict[str, int]:
     return {matrix.name: matrix.n_bytes + 8 * INDEX_COLUMNS * matrix.n_tiles for matrix in matrices}
 
 
-def _keep_only_of(source: Source, work: Path) -> None:
-    """Make `work`, emptied unless it is of this very source and version."""
-    document = {"source": source.fingerprint, "version": version("vortex-engine")}
-    stamp = json.dumps(document, sort_keys=True).encode("ascii")
+def _keep_only_of(document: dict[str, object], work: Path) -> None:
+    """Make `work`, emptied unless it was made for this very document by this version."""
+    stamp = json.dumps({**document, "version": version("vortex-engine")}, sort_keys=True).encode("ascii")
     path = work / "source.json"
     if not path.is_file() or path.read_bytes() != stamp:
         shutil.rmtree(work, ignore_errors=True)

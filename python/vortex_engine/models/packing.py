@@ -74,6 +74,7 @@ def pack(
             codec=codec,
             text=Path(calibration),
             bits_per_weight=bits_per_weight,
+            activations=options.get("activations", "float"),
             threads=options.get("threads"),
             ram_budget_bytes=None if ram_budget is None else parse_bytes(ram_budget, "ram_budget"),
             progress=options.get("progress"),
