@@ -127,12 +127,15 @@ def _claim(figure: Figure, nats: Mapping[tuple[str, float], float], bounds: list
     for bits in bounds:
         ours = nats["mixed", bits]
         random = min(value for (name, at), value in nats.items() if name.startswith("random") and at == bits)
-        figure.claim(f"KL of mixed over the best of {_N_RANDOM} random choices, {bits} bits", ours / random, "<=", 1.0)
-        figure.claim(f"KL of mixed over the {_BY_WEIGHTS}, {bits} bits", ours / nats[_BY_WEIGHTS, bits], "<=", 1.0)
+        what = f"`mixed` divergence, nano in {bits:g} bits"
+        for peer, value in ((f"best of {_N_RANDOM} random choices", random), (_BY_WEIGHTS, nats[_BY_WEIGHTS, bits])):
+            figure.claim(what, ours / value, "<=", 1.0, peer=peer, detail=f"{ours:.4f} and {value:.4f} nats a token")
     uniform = {name: value for (name, _), value in nats.items()}
-    for ours, peer, target in (("int4", "Q4_0", 1.0), ("int4", "Q4_K", 1.1)):
+    for peer, target in (("Q4_0", 1.0), ("Q4_K", 1.1)):
         if peer in uniform:
-            figure.claim(f"KL of {ours} over {peer}", uniform[ours] / uniform[peer], "<=", target)
+            ours, value = uniform["int4"], uniform[peer]
+            detail = f"{ours:.4f} and {value:.4f} nats a token"
+            figure.claim("`int4` divergence, nano", ours / value, "<=", target, peer=f"ggml {peer}", detail=detail)
 
 
 def _write_texts(setting: Setting, folder: Path) -> tuple[Path, Path]:
