@@ -121,7 +121,7 @@ void bind_pager(py::module_& m) {
              return std::make_unique<Pager>(budget_bytes, policy_by_name(policy), prefetch_depth, io_threads);
            }),
            py::arg("budget_bytes"), py::arg("policy") = "stable", py::arg("prefetch_depth") = 8,
-           py::arg("io_threads") = 4)
+           py::arg("io_threads") = 8)
       .def(
           "add_file", [](Pager& pager, const std::string& path) { return pager.add_file(path); }, py::arg("path"))
       .def("add_matrix", add_matrix, py::arg("name"), py::arg("file"), py::arg("base_offset"), py::arg("index"))

@@ -369,7 +369,7 @@ void Pager::release(PagedTile* t) {
 
 void Pager::slots_changed() {
   slots_.notify_all();
-  io_work_.notify_all();
+  wake_prefetch();
 }
 
 Counters Pager::counters() const {
@@ -407,7 +407,8 @@ void Pager::close() {
   {
     std::unique_lock lock(mutex_);
     closed_ = true;
-    slots_changed();
+    slots_.notify_all();
+    io_work_.notify_all();
     left_.wait(lock, [&] { return n_inside_ == 0; });
   }
   for (std::thread& t : io_threads_) t.join();

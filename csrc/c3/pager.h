@@ -188,6 +188,9 @@ class Pager {
   int64_t next_fill();
   bool fill_comes_first(int64_t fill_tile) const;
   int64_t pick_prefetch();
+  bool displacements_matter() const;
+  bool prefetch_may_find_work() const;
+  void wake_prefetch();
   void prefetch_loop();
 
   const uint64_t budget_bytes_;
@@ -219,6 +222,8 @@ class Pager {
   std::list<uint64_t> urgent_;    // acquires that need a slot, first come first served
   uint64_t next_ticket_ = 0;
   int n_waiting_for_prefetch_ = 0;
+  int n_idle_io_threads_ = 0;
+  bool io_wake_under_way_ = false;
   bool prefetch_turn_ = false;
   uint64_t anchor_position_ = 0, anchor_turn_ = 0;  // where the sweep was last picked up
   int n_in_order_ = 0;                              // missing tiles that the sweep used one after the other

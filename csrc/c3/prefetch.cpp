@@ -135,8 +135,12 @@ bool Pager::fill_comes_first(int64_t fill_tile) const {
 }
 
 // Where residents changed, missing_ is made anew after a sweep, or sooner when they are many.
+bool Pager::displacements_matter() const {
+  return n_displaced_ > 0 && (swept_ || n_displaced_ * kRemakeShare >= missing_.size());
+}
+
 void Pager::follow_displacements() {
-  if (n_displaced_ == 0 || (!swept_ && n_displaced_ * kRemakeShare < missing_.size())) return;
+  if (!displacements_matter()) return;
   n_displaced_ = 0;
   swept_ = false;
   for (int s = 0; s < ring_->size(); ++s)
@@ -169,14 +173,33 @@ int64_t Pager::pick_prefetch() {
   return picked;
 }
 
+// False only where pick_prefetch would find nothing: a thread that wakes in vain takes a core from the kernels.
+bool Pager::prefetch_may_find_work() const {
+  if (displacements_matter()) return true;
+  if (fill_left_ > 0 && !(adaptation_ && adaptation_->follows_recency())) return true;
+  if (!urgent_.empty() && !(prefetch_turn_ && n_waiting_for_prefetch_ > 0)) return false;
+  return ring_prefetch_possible() && ring_->has_slot();
+}
+
+// One thread at a time: it wakes the next one when it leaves work behind.
+void Pager::wake_prefetch() {
+  if (io_wake_under_way_ || n_idle_io_threads_ == 0 || !prefetch_may_find_work()) return;
+  io_wake_under_way_ = true;
+  io_work_.notify_one();
+}
+
 void Pager::prefetch_loop() {
   std::unique_lock lock(mutex_);
   while (!closed_) {
     const int64_t id = pick_prefetch();
     if (id < 0) {
+      ++n_idle_io_threads_;
       io_work_.wait(lock);
+      --n_idle_io_threads_;
+      io_wake_under_way_ = false;
       continue;
     }
+    wake_prefetch();
     lock.unlock();
     std::exception_ptr error = load(id);
     lock.lock();

@@ -66,7 +66,7 @@ def make_context(threads: int | None = None, simd: str | None = None, backend: s
 
 
 def make_pager(
-    ctx: OpContext, budget_bytes: int, policy: str = "stable", prefetch_depth: int = 8, io_threads: int = 4
+    ctx: OpContext, budget_bytes: int, policy: str = "stable", prefetch_depth: int = 8, io_threads: int = 8
 ) -> Any:
     """A pager whose matrices the ops of `ctx` read: the native one, or the reference backend's with its methods."""
     pager = cpu.Pager if ctx.backend == "cpu" else ReferencePager
