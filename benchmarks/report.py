@@ -57,7 +57,8 @@ def _row(name: str, claim: dict[str, Any]) -> str:
     measured = f"[{_digits(claim['measured'])}](benchmarks/results/c3_{name}.json)"
     detail = f": {claim['detail']}" if claim.get("detail") else ""
     verdict = "yes" if claim["met"] else "**no**"
-    return f"| {claim['what']} | {claim.get('peer', '')} | {sign} {claim['target']:g} | {measured}{detail} | {verdict} |"
+    cells = (claim["what"], claim.get("peer", ""), f"{sign} {claim['target']:g}", measured + detail, verdict)
+    return f"| {' | '.join(cells)} |"
 
 
 def _digits(value: float) -> str:
