@@ -127,12 +127,14 @@ def _claim(figure: Figure, nats: Mapping[tuple[str, float], float], bounds: list
     for bits in bounds:
         ours = nats["mixed", bits]
         random = min(value for (name, at), value in nats.items() if name.startswith("random") and at == bits)
-        figure.claim(f"KL of mixed over the best of {_N_RANDOM} random choices, {bits} bits", ours / random, "<=", 1.0)
-        figure.claim(f"KL of mixed over the {_BY_WEIGHTS}, {bits} bits", ours / nats[_BY_WEIGHTS, bits], "<=", 1.0)
+        what = f"`mixed` divergence (KL) on unseen code, {bits} bits a weight, nano"
+        figure.claim(what, ours / random, "<=", 1.0, peer=f"the best of {_N_RANDOM} random choices")
+        figure.claim(what, ours / nats[_BY_WEIGHTS, bits], "<=", 1.0, peer=f"the {_BY_WEIGHTS}")
     uniform = {name: value for (name, _), value in nats.items()}
     for ours, peer, target in (("int4", "Q4_0", 1.0), ("int4", "Q4_K", 1.1)):
         if peer in uniform:
-            figure.claim(f"KL of {ours} over {peer}", uniform[ours] / uniform[peer], "<=", target)
+            what = f"`{ours}` divergence (KL) on unseen code, nano"
+            figure.claim(what, uniform[ours] / uniform[peer], "<=", target, peer=f"ggml {peer}")
 
 
 def _write_texts(setting: Setting, folder: Path) -> tuple[Path, Path]:
