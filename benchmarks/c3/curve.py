@@ -16,7 +16,7 @@ def measure(setting: Setting) -> Figure:
     """What `vortex bench --plot` measures; `benchmarks.report` draws it with the peers of `limited`."""
     model = setting.packed("exact")
     options = BenchOptions(threads=setting.threads, max_new_tokens=_DECODE_TOKENS, repeats=setting.rounds(2))
-    curve = measure_curve(str(model), options, measure_rates(open_directory(model), setting.threads))
+    curve = measure_curve(str(model), options, measure_rates(open_directory(model), setting.threads, "float"))
     figure = Figure(facts={"shape": setting.shape, "threads": setting.threads, "codec": "exact"})
     figure.facts["curve"] = curve.to_dict() | {"model": f"{setting.shape}, exact"}
     for line in curve.skipped:

@@ -76,6 +76,7 @@ def run_alone(command: Sequence[str], group: MemoryGroup | None = None, timeout_
         MissingPeerError: it failed, was killed for its memory, or took too long; names the last line it wrote.
     """
     line = list(command)
+    name = Path(command[1] if command[0] == sys.executable else command[0]).name
     if group is not None:
         line = ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(group.enter), *line]
     # No program may look for a model on the network.
@@ -85,11 +86,10 @@ def run_alone(command: Sequence[str], group: MemoryGroup | None = None, timeout_
             line, capture_output=True, text=True, errors="replace", check=False, timeout=timeout_s, env=environment
         )
     except subprocess.TimeoutExpired as error:
-        raise MissingPeerError(f"{Path(command[0]).name}: no result after {timeout_s:.0f} s") from error
+        raise MissingPeerError(f"{name}: no result after {timeout_s:.0f} s") from error
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         why = "killed, out of memory" if done.returncode in (-9, 137) else f"exit code {done.returncode}"
-        name = Path(command[1] if command[0] == sys.executable else command[0]).name
         raise MissingPeerError(f"{name}: {why}: {last}")
     return done.stdout
 

@@ -137,6 +137,19 @@ def test_bench_measures_explains_and_draws(
     assert len(points) + len(document["curve"]["skipped"]) == 8
 
 
+def test_bench_measures_with_the_activations_asked_for(
+    tiny_hf_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "int8.c3"
+    assert main(["pack", str(tiny_hf_dir), str(model), "--codec", "int8"]) == 0
+    arguments = ["bench", "--model", str(model), "--max-new", "4", "--prompt-tokens", "4", "--repeats", "1"]
+    document = run_json(capsys, *arguments, "--activations", "int8")
+    assert document["stats"]["activations"] == "int8"
+    named = {change["what"] for change in document["explanation"]["changes"]}
+    assert "vortex pack --codec int8 --activations int8" not in named
+    assert "vortex pack --codec int4 --activations int8" in named
+
+
 def test_bench_explains_in_plain_text(tiny_c3_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["bench", "--model", str(tiny_c3_dir), "--max-new", "4", "--prompt-tokens", "4", "--repeats", "1"]
     assert main([*arguments, "--explain"]) == 0

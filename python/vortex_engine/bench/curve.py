@@ -9,7 +9,7 @@ from typing import Any
 
 from vortex_engine.belady import sweep_tile_bytes
 from vortex_engine.bench.bound import Rates
-from vortex_engine.bench.run import BenchOptions, prompt_ids
+from vortex_engine.bench.run import BenchOptions, load_for, prompt_ids
 from vortex_engine.errors import BudgetError
 from vortex_engine.profile import available_ram_bytes, format_bytes
 
@@ -91,11 +91,9 @@ def measure_curve(
 
 def _one_budget(model: str, options: BenchOptions) -> tuple[float, float]:
     """Tokens/s and bytes a sweep reads, medians over the repeats after a warm-up."""
-    import vortex_engine as vx
-
     speeds: list[float] = []
     reads: list[float] = []
-    with vx.load(model, ram_budget=options.ram_budget, threads=options.threads, policy=options.policy) as loaded:
+    with load_for(model, options) as loaded:
         prompt = prompt_ids(min(options.n_prompt_tokens, 16), loaded.vocab_size)
         for number in range(options.repeats + 1):
             stats = loaded.generate(prompt, max_new_tokens=options.max_new_tokens, ignore_eos=True).stats

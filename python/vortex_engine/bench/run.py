@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vortex_engine.belady import sweep_tile_bytes
 from vortex_engine.bench.bound import Bound, Rates, Speed, find_bound
@@ -13,7 +13,10 @@ from vortex_engine.bench.explain import Explanation, Situation, explain
 from vortex_engine.machine import describe_machine, peak_rss_bytes
 from vortex_engine.profile import available_ram_bytes
 
-__all__ = ["BenchOptions", "BenchReport", "run_bench"]
+if TYPE_CHECKING:
+    from vortex_engine import Model
+
+__all__ = ["BenchOptions", "BenchReport", "load_for", "prompt_ids", "run_bench"]
 
 SCHEMA = 1
 
@@ -28,6 +31,7 @@ class BenchOptions:
     n_prompt_tokens: int = 64
     max_new_tokens: int = 32
     repeats: int = 3
+    activations: str | None = None
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,7 @@ def run_bench(
         options: What is measured.
         on_repeat: Called with (runs done, runs in all, what runs).
     """
-    import vortex_engine as vx
-    from vortex_engine.bench.rates import measure_codecs, measure_rates
+    from vortex_engine.bench.rates import measure_codecs, measure_rates, packing_options
     from vortex_engine.c3.directory import open_directory
     from vortex_engine.decode.load import model_path
 
@@ -83,7 +86,7 @@ def run_bench(
         raise ValueError("[bench] repeats and prompt tokens must be at least 1")
     if options.max_new_tokens < 2:
         raise ValueError("[bench] new tokens must be at least 2: the first one comes from the prompt's sweep")
-    with vx.load(model, ram_budget=options.ram_budget, threads=options.threads, policy=options.policy) as loaded:
+    with load_for(model, options) as loaded:
         prompt = prompt_ids(options.n_prompt_tokens, loaded.vocab_size)
         results: list[Mapping[str, Any]] = []
         # The first run fills the budget; a decoding speed is that of a pager in its steady state.
@@ -102,10 +105,10 @@ def run_bench(
     decode_speeds = [result["tokens_per_s"] or 0.0 for result in results]
     decode_speed = statistics.median(decode_speeds)
     speed = Speed(decode_speed, sum(sweep_tile_bytes(directory)), missing_bytes)
-    rates = measure_rates(directory, stats["threads"])
+    rates = measure_rates(directory, stats["threads"], stats["activations"])
     bound = find_bound(speed, rates)
     situation = Situation(
-        codec=directory.codec,
+        codec=packing_options(directory.codec, stats["activations"]),
         budget_bytes=stats["budget_bytes"],
         all_bytes=directory.compressed_bytes,
         available_ram_bytes=available_ram_bytes() + stats["peak_bytes"],
@@ -133,6 +136,19 @@ def run_bench(
         active_adapters=(),
         adapter_load_ms=None,
         machine=describe_machine(),
+    )
+
+
+def load_for(model: str, options: BenchOptions) -> Model:
+    """The model as the options want it loaded."""
+    import vortex_engine as vx
+
+    return vx.load(
+        model,
+        ram_budget=options.ram_budget,
+        threads=options.threads,
+        policy=options.policy,
+        activations=options.activations,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vortex_engine.cli.options import BudgetOption, JsonOption, ModelOption, ThreadsOption
+from vortex_engine.cli.options import Activations, BudgetOption, JsonOption, ModelOption, ThreadsOption
 from vortex_engine.cli.show import emit_json, emit_table, kept_on_interrupt, note, progress_bar
 
 __all__ = ["bench"]
@@ -19,6 +19,9 @@ def bench(
     ram_budget: BudgetOption = None,
     threads: ThreadsOption = None,
     policy: Annotated[str, typer.Option(help="`stable`, or `lru` to compare with.")] = "stable",
+    activations: Annotated[
+        Activations | None, typer.Option(help="As of `generate`. Default: what the model was packed with.")
+    ] = None,
     prompt_tokens: Annotated[int, typer.Option(help="Tokens of the prompt.")] = 64,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", "--max-new", help="Tokens to generate.")] = 32,
     repeats: Annotated[int, typer.Option(help="Runs after the warm-up; medians are shown.")] = 3,
@@ -47,7 +50,8 @@ def bench(
         check_plotting(plot)
     if json_out is not None and not json_out.absolute().parent.is_dir():
         raise typer.BadParameter(f"--json-out: {json_out.absolute().parent} is no folder")
-    options = BenchOptions(ram_budget, threads, policy, prompt_tokens, max_new_tokens, repeats)
+    asked = None if activations is None else activations.value
+    options = BenchOptions(ram_budget, threads, policy, prompt_tokens, max_new_tokens, repeats, asked)
     with kept_on_interrupt("nothing is kept"), progress_bar("benchmark") as move:
         report = run_bench(model, options, move)
         document = report.to_dict()
