@@ -22,6 +22,7 @@ RAW, EXACT, INT8, INT4 = 0, 1, 2, 3
 BF16, F16, F32 = 1, 2, 3
 ITEM_BYTES = {BF16: 2, F16: 2, F32: 4}
 RESIDUAL_BITS = {BF16: 6, F16: 9, F32: 22}
+MAX_BASE = {BF16: 248, F16: 24, F32: 248}  # a window of 7 exponents above the base ends inside the dtype
 PANEL_ROWS, BLOCK_COLS, BLOCK_WEIGHTS = 64, 8, 512
 PREFIX_BLOCK_BYTES = 320
 GROUP_COLS = 32  # columns of a row that share a scale
@@ -234,8 +235,9 @@ def _exact_strips(
 
     panel_table = _host(prefix[: panels * 16], "<u4").reshape(panels, 4).astype(np.int64)
     base, n_far, n_near = panel_table[:, 0], panel_table[:, 1], panel_table[:, 2]
-    valid = not (base > 255).any() and not panel_table[:, 3].any()
-    _require(op, "a panel's window base must be from 0 to 255 and its last word 0", valid, base.tolist())
+    valid = not (base > MAX_BASE[tile.dtype]).any() and not panel_table[:, 3].any()
+    wanted = f"a panel's window base must be from 0 to {MAX_BASE[tile.dtype]} and its last word 0"
+    _require(op, wanted, valid, base.tolist())
     _expect_sizes(op, tile, far_at + 4 * int(n_far.sum()), near_at + 2 * int(n_near.sum()))
     counts = _host(residual[counts_at : counts_at + n_blocks], "u1").astype(np.int64)
     add_up = bool((counts.reshape(panels, blocks).sum(1) == n_near).all())
