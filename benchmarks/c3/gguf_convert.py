@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 from pathlib import Path
@@ -33,10 +34,9 @@ def import_gguf() -> Any:
         MissingPeerError: it is not installed.
     """
     try:
-        import gguf  # pyright: ignore[reportMissingTypeStubs]
+        return importlib.import_module("gguf")
     except ImportError as error:
         raise MissingPeerError("llama.cpp: no gguf package to convert models with; pip install gguf") from error
-    return gguf
 
 
 def convert(source: Path, target: Path) -> None:
