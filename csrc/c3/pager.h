@@ -109,8 +109,7 @@ class PinnedTile {
 //
 // No deadlock: acquires that found no slot are served in order (urgent_), the prefetcher in between when somebody waits
 // for it. The first in that order takes a free or reusable slot, or the one that the sweep wants last; where all others
-// are pinned it waits for a pin, whose holder must not wait for it. A worker of paged_linear may leave one pin to a
-// neighbour that waits, so a ring with fewer slots than workers is not safe from that.
+// are pinned it waits for a pin, whose holder must not wait for a tile itself.
 //
 // Thread rules: add_file, add_matrix, start and verify before start from one thread; acquire, release and counters from
 // any thread. A thread holds at most one pin while it acquires. close() waits for every pin.

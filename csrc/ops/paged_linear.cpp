@@ -63,6 +63,31 @@ void for_each_panel(const Matrix& matrix, F&& fn) {
   }
 }
 
+// Where runs start, and the end. A worker takes a run of neighbouring panels, so that what the hardware reads ahead at
+// the end of one is its own next one. A run is a part of one tile or has several tiles alone: then nobody who waits for
+// a tile is one for whom another is pinned, and few slots serve many workers.
+std::vector<int64_t> split_into_runs(const std::vector<Unit>& units, int n_workers) {
+  const int64_t n_units = static_cast<int64_t>(units.size());
+  const int64_t length = std::clamp<int64_t>(n_units / (n_workers * kRunsPerWorker), 1, kMaxRun);
+  std::vector<int64_t> starts;
+  int64_t in_run = length;
+  for (int64_t first = 0, last; first < n_units; first = last) {
+    for (last = first + 1; last < n_units && units[last].first_pin == units[first].first_pin;) ++last;
+    if (last - first > length) {
+      for (int64_t u = first; u < last; u += length) starts.push_back(u);
+      in_run = length;
+      continue;
+    }
+    if (in_run >= length) {
+      starts.push_back(first);
+      in_run = 0;
+    }
+    in_run += last - first;
+  }
+  starts.push_back(n_units);
+  return starts;
+}
+
 // Of codecs that decode whole panels.
 PanelScratch& worker_panel() {
   thread_local PanelScratch panel;
@@ -154,11 +179,9 @@ void paged_linear(ThreadPool& threads, Simd level, Pager& pager, const std::vect
         out[r] = part.bias ? acc[m * kPanelRows + r] + part.bias[unit.row0 + r] : acc[m * kPanelRows + r];
     }
   };
-  // A worker takes neighbouring panels, so that what the hardware reads ahead at the end of one is its own next one.
-  const int64_t n_units = static_cast<int64_t>(units.size());
-  const int64_t run = std::clamp<int64_t>(n_units / (threads.size() * kRunsPerWorker), 1, kMaxRun);
-  threads.for_each((n_units + run - 1) / run, [&](int64_t i, int) {
-    for (int64_t u = i * run; u < std::min(n_units, (i + 1) * run); ++u) {
+  const std::vector<int64_t> run_starts = split_into_runs(units, threads.size());
+  threads.for_each(static_cast<int64_t>(run_starts.size()) - 1, [&](int64_t i, int) {
+    for (int64_t u = run_starts[i]; u < run_starts[i + 1]; ++u) {
       if (failed.load(std::memory_order_relaxed)) return;
       try {
         compute(units[u]);

@@ -93,14 +93,14 @@ def random_patterns(rows: int, cols: int, dtype: int, seed: int = 0) -> np.ndarr
 
 @pytest.fixture
 def pack_matrix(tmp_path: Path) -> Callable[..., PackedMatrix]:
-    """Writes a matrix [rows, cols] as tiles of 64 rows, the wide ones cut in two column ranges."""
+    """Writes a matrix [rows, cols] as tiles of `tile_rows` rows; wide ones of 64 rows are cut in two column ranges."""
     encoder = ops.make_context(threads=1, backend="cpu")
 
-    def pack(rows: int, cols: int, dtype: int = 1, codec: int = 1, seed: int = 0) -> PackedMatrix:
+    def pack(rows: int, cols: int, dtype: int = 1, codec: int = 1, seed: int = 0, tile_rows: int = 64) -> PackedMatrix:
         patterns = random_patterns(rows, cols, dtype, seed)
-        cut = cols // 64 * 32
+        cut = cols // 64 * 32 if tile_rows == 64 else 0
         columns = [(0, cols)] if cut == 0 else [(0, cut), (cut, cols - cut)]
-        tiles = [(r, min(64, rows - r), c, n) for r in range(0, rows, 64) for c, n in columns]
+        tiles = [(r, min(tile_rows, rows - r), c, n) for r in range(0, rows, tile_rows) for c, n in columns]
         slab = np.frombuffer(patterns.tobytes(), np.uint8)
         encoded = ops.tile_encode(encoder, slab, rows, cols, dtype, codec, tiles)
         data, index = bytearray(), []

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -51,6 +53,31 @@ def test_embedding_rows_are_exact(ctx, pack_matrix, dtype, same_bits):
     same_bits(ops.embed_rows(ctx, pager, handle, ids), np.ascontiguousarray(dense(packed)[ids]))
     assert ops.embed_rows(ctx, pager, handle, np.zeros(0, np.int64)).shape == (0, 63)
     pager.close()
+
+
+def test_many_workers_share_few_slots(pack_matrix, same_bits):
+    """More workers than slots, tiles of several panels: nobody may hold a tile for one who waits for memory."""
+    packed = pack_matrix(40960, 8, tile_rows=384)
+    ctx = ops.make_context(threads=8, backend="cpu")
+    measured, _ = packed.open(ctx)
+    pager = ops.make_pager(ctx, measured.minimum_budget())
+    handle = pager.add_matrix("w", pager.add_file(str(packed.path)), packed.base_offset, packed.index)
+    pager.start([handle])
+    x = np.ones((1, 8), np.float32)
+    wanted = ops.paged_linear(ctx, measured, [handle], x, [None])[0]
+    got: list[np.ndarray] = []
+
+    def sweep() -> None:
+        got.extend(ops.paged_linear(ctx, pager, [handle], x, [None])[0] for _ in range(60))
+
+    worker = threading.Thread(target=sweep, daemon=True)  # so that a deadlock fails the test and does not hang it
+    worker.start()
+    worker.join(timeout=120)
+    assert len(got) == 60, "workers wait for each other"
+    for values in got:
+        same_bits(values, wanted)
+    pager.close()
+    measured.close()
 
 
 def test_bad_arguments_are_named(ctx, pack_matrix):
