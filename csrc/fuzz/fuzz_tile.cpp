@@ -61,7 +61,7 @@ std::vector<float> multiply_panel(const TileView& tile, int64_t panel, Simd leve
   if (codec == Codec::int8 || codec == Codec::int4) {
     IntRowsBuffer rows;
     rows.prepare(codec == Codec::int8 ? 8 : 4, x.data(), kRows, n_cols);
-    tile_kernels(level).multiply_integer(reader, n_cols, rows.rows(), kRows, acc.data(), scratch.data());
+    tile_kernels(level).multiply_integer(reader, n_cols, rows.rows(), kRows, acc.data());
   } else {
     tile_kernels(level).multiply(reader, n_cols, x.data(), n_cols, kRows, acc.data(), scratch.data());
   }

@@ -154,8 +154,8 @@ void paged_linear(ThreadPool& threads, Simd level, Pager& pager, const std::vect
   auto compute = [&](const Unit& unit) {
     const LinearPart& part = parts[unit.part];
     const Matrix& matrix = pager.matrix(part.handle);
-    float* scratch = worker_scratch(kScratchFloats + 2 * n_rows * kPanelRows);
-    float* acc = scratch + kScratchFloats + n_rows * kPanelRows;
+    float* scratch = worker_scratch(kScratchFloats + n_rows * kPanelRows);
+    float* acc = scratch + kScratchFloats;
     std::memset(acc, 0, n_rows * kPanelRows * sizeof(float));
     for (int64_t i = 0; i < unit.n_tiles; ++i) {
       SharedPin& pin = pins[unit.first_pin + i];
@@ -168,7 +168,7 @@ void paged_linear(ThreadPool& threads, Simd level, Pager& pager, const std::vect
         kernels.multiply_activations(reader, tile.n_cols, input.rounded.rows().from_group(tile.col0 / kGroupCols),
                                      n_rows, acc);
       else if (is_integer)
-        kernels.multiply_integer(reader, tile.n_cols, input.plain.rows().from_col(tile.col0), n_rows, acc, scratch);
+        kernels.multiply_integer(reader, tile.n_cols, input.plain.rows().from_col(tile.col0), n_rows, acc);
       else
         kernels.multiply(reader, tile.n_cols, x + tile.col0, in_features, n_rows, acc, scratch);
       pin.release();

@@ -70,34 +70,44 @@ VX_INLINE f32x16 group_zero(const IntPanel& panel, int v) {
   return mul(bytes_to_float(panel.groups + kPanelRows + v * kLanes), set1(kInt4ZeroStep));
 }
 
-// acc += scale * (sum - zero * group sum of x) for 16 rows of the panel.
-template <int kBits>
-VX_INLINE void fold_group(const IntPanel& panel, int v, f32x16 sum, float x_sum, float* acc) {
-  const f32x16 centred = fma(sub(set1(0.0f), group_zero<kBits>(panel, v)), set1(x_sum), sum);
-  store(acc + v * kLanes, fma(group_scale<kBits>(panel, v), centred, load(acc + v * kLanes)));
-}
-
-template <int kBits, int kPlace>
-VX_INLINE void int_columns(const uint8_t* lanes, const float* x, f32x16 (&sum)[4]) {
+// The columns of a 32-bit lane from kPlace on, times R rows.
+template <int kBits, int kPlace, int R, int V>
+VX_INLINE void int_columns(const uint8_t* lanes, const float* x, int64_t x_stride, f32x16 (&sum)[R][V]) {
   if constexpr (kPlace < IntLayout<kBits>::kPerLane) {
-    const f32x16 value = set1(x[kPlace]);
-    for (int v = 0; v < 4; ++v) sum[v] = fma(shifted_u<kBits, kPlace>(lanes + v * 4 * kLanes), value, sum[v]);
-    int_columns<kBits, kPlace + 1>(lanes, x, sum);
+    for (int v = 0; v < V; ++v) {
+      const f32x16 w = shifted_u<kBits, kPlace>(lanes + v * 4 * kLanes);
+      for (int r = 0; r < R; ++r) sum[r][v] = fma(w, set1(x[r * x_stride + kPlace]), sum[r][v]);
+    }
+    int_columns<kBits, kPlace + 1>(lanes, x, x_stride, sum);
   }
 }
 
-template <int kBits>
-static void multiply_int_row(IntPanel& panel, int64_t n_groups, const IntRows& rows, float* acc) {
+// n groups, R rows: acc += scale * (sum - zero * group sum of x). V vectors of output rows at a time, so that the sums
+// stay in registers and every weight is converted once.
+template <int kBits, int R, int V>
+static void multiply_groups(IntPanel panel, int64_t n, const float* x, const float* x_sums, const IntRows& rows,
+                            float* acc) {
   using Layout = IntLayout<kBits>;
-  for (int64_t g = 0; g < n_groups; ++g, panel.groups += Layout::kGroupBytes) {
-    f32x16 sum[4];
-    for (f32x16& s : sum) s = set1(0.0f);
-    const uint8_t* lanes = panel.groups + Layout::kParameterBytes;
+  for (int64_t g = 0; g < n; ++g, panel.groups += Layout::kGroupBytes, x += kGroupCols, ++x_sums) {
     for (int64_t line = 0; line < Layout::kGroupBytes; line += 64)
       __builtin_prefetch(panel.groups + 6 * Layout::kGroupBytes + line);
-    for (int b = 0; b < Layout::kSubBlocks; ++b)
-      int_columns<kBits, 0>(lanes + b * 4 * kPanelRows, rows.scaled + g * kGroupCols + b * Layout::kPerLane, sum);
-    for (int v = 0; v < 4; ++v) fold_group<kBits>(panel, v, sum[v], rows.sums[g], acc);
+    for (int part = 0; part < 4; part += V) {
+      f32x16 sum[R][V];
+      for (int r = 0; r < R; ++r)
+        for (int v = 0; v < V; ++v) sum[r][v] = set1(0.0f);
+      const uint8_t* lanes = panel.groups + Layout::kParameterBytes + part * 4 * kLanes;
+      for (int b = 0; b < Layout::kSubBlocks; ++b)
+        int_columns<kBits, 0>(lanes + b * 4 * kPanelRows, x + b * Layout::kPerLane, rows.stride, sum);
+      for (int v = 0; v < V; ++v) {
+        const f32x16 scale = group_scale<kBits>(panel, part + v);
+        const f32x16 minus_zero = sub(set1(0.0f), group_zero<kBits>(panel, part + v));
+        for (int r = 0; r < R; ++r) {
+          float* to = acc + r * kPanelRows + (part + v) * kLanes;
+          const f32x16 centred = fma(minus_zero, set1(x_sums[r * rows.sums_stride]), sum[r][v]);
+          store(to, fma(scale, centred, load(to)));
+        }
+      }
+    }
   }
 }
 
@@ -119,27 +129,47 @@ VX_INLINE void write_group(const IntPanel& panel, float* out) {
                             out + b * Layout::kPerLane * kPanelRows);
 }
 
-// scratch: 32 columns of weights, then n_rows x 64 sums.
 template <int kBits>
-static void multiply_int_rows(IntPanel& panel, int64_t n_groups, const IntRows& rows, int64_t n_rows, float* acc,
-                              float* scratch) {
-  float* sums = scratch + kGroupCols * kPanelRows;
-  for (int64_t g = 0; g < n_groups; ++g, panel.groups += IntLayout<kBits>::kGroupBytes) {
-    write_group<kBits>(panel, scratch);
-    std::memset(sums, 0, n_rows * kPanelRows * sizeof(float));
-    accumulate(scratch, kGroupCols, rows.scaled + g * kGroupCols, rows.stride, n_rows, sums);
-    for (int64_t m = 0; m < n_rows; ++m)
-      for (int v = 0; v < 4; ++v)
-        fold_group<kBits>(panel, v, load(sums + m * kPanelRows + v * kLanes), rows.sums[m * rows.sums_stride + g],
-                          acc + m * kPanelRows);
+static void multiply_int(IntPanel& panel, int64_t n_cols, const IntRows& rows, int64_t n_rows, float* acc) {
+  // As in accumulate: 32 registers of 16 lanes, or 16 of 8.
+#if defined(VX_LEVEL_AVX512)
+  constexpr int kFew = 4, kMany = 4;
+#else
+  constexpr int kFew = 2, kMany = 1;
+#endif
+  constexpr int64_t kRows = 6, kGroupsInL1 = 8;
+  const int64_t n_groups = n_int_groups(n_cols), blocks = (n_rows + kRows - 1) / kRows;
+  for (int64_t g = 0; g < n_groups; g += kGroupsInL1) {
+    const int64_t n = n_groups - g < kGroupsInL1 ? n_groups - g : kGroupsInL1;
+    int64_t m = 0;
+    for (int64_t b = 0; b < blocks; ++b) {
+      const int64_t block_rows = (n_rows - m + blocks - b - 1) / (blocks - b);
+      const float* x = rows.scaled + m * rows.stride + g * kGroupCols;
+      const float* x_sums = rows.sums + m * rows.sums_stride + g;
+      float* a = acc + m * kPanelRows;
+      switch (block_rows) {
+        case 6:
+          multiply_groups<kBits, 6, kMany>(panel, n, x, x_sums, rows, a);
+          break;
+        case 5:
+          multiply_groups<kBits, 5, kMany>(panel, n, x, x_sums, rows, a);
+          break;
+        case 4:
+          multiply_groups<kBits, 4, kMany>(panel, n, x, x_sums, rows, a);
+          break;
+        case 3:
+          multiply_groups<kBits, 3, kMany>(panel, n, x, x_sums, rows, a);
+          break;
+        case 2:
+          multiply_groups<kBits, 2, kFew>(panel, n, x, x_sums, rows, a);
+          break;
+        default:
+          multiply_groups<kBits, 1, 4>(panel, n, x, x_sums, rows, a);
+      }
+      m += block_rows;
+    }
+    panel.groups += n * IntLayout<kBits>::kGroupBytes;
   }
-}
-
-template <int kBits>
-static void multiply_int(IntPanel& panel, int64_t n_cols, const IntRows& rows, int64_t n_rows, float* acc,
-                         float* scratch) {
-  if (n_rows == 1) return multiply_int_row<kBits>(panel, n_int_groups(n_cols), rows, acc);
-  multiply_int_rows<kBits>(panel, n_int_groups(n_cols), rows, n_rows, acc, scratch);
 }
 
 // The weights of the next group of columns, scale * (u - zero).

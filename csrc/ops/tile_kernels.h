@@ -21,9 +21,8 @@ struct TileKernels {
   // one reduction order. scratch: kScratchFloats.
   void (*multiply)(PanelReader& reader, int64_t n_cols, const float* x, int64_t x_stride, int64_t n_rows, float* acc,
                    float* scratch);
-  // The same for int8 and int4 tiles, whose order is in tile_int.inl.h. scratch: kScratchFloats and 64 floats a row.
-  void (*multiply_integer)(PanelReader& reader, int64_t n_cols, const IntRows& rows, int64_t n_rows, float* acc,
-                           float* scratch);
+  // The same for int8 and int4 tiles, whose order is in tile_int.inl.h.
+  void (*multiply_integer)(PanelReader& reader, int64_t n_cols, const IntRows& rows, int64_t n_rows, float* acc);
   // sums[col / 64][m][col % 64] = fma(weights[col][row], x[m][row], sums) for the panel's panel_rows rows, ascending.
   // scratch: 2 * kScratchFloats.
   void (*multiply_transposed)(PanelReader& reader, int64_t n_cols, int64_t panel_rows, const float* x, int64_t x_stride,

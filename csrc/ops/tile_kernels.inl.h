@@ -38,12 +38,11 @@ static void decode(PanelReader& reader, int64_t n_cols, float* out) {
   decode_chunk(reader, n_cols, out, Nothing{});
 }
 
-static void multiply_integer(PanelReader& reader, int64_t n_cols, const IntRows& rows, int64_t n_rows, float* acc,
-                             float* scratch) {
+static void multiply_integer(PanelReader& reader, int64_t n_cols, const IntRows& rows, int64_t n_rows, float* acc) {
   if (reader.codec == Codec::int8)
-    multiply_int<8>(reader.integer, n_cols, rows, n_rows, acc, scratch);
+    multiply_int<8>(reader.integer, n_cols, rows, n_rows, acc);
   else
-    multiply_int<4>(reader.integer, n_cols, rows, n_rows, acc, scratch);
+    multiply_int<4>(reader.integer, n_cols, rows, n_rows, acc);
 }
 
 // One row: its four chains wait for each other's latency, so the next chunk is decoded between their steps.
