@@ -56,7 +56,7 @@ std::vector<float> multiply_panel(const TileView& tile, int64_t panel, Simd leve
   const int64_t n_cols = tile.entry->n_cols;
   PanelScratch panel_scratch;
   PanelReader reader = open_panel(tile, panel, panel_scratch);
-  std::vector<float> acc(kRows * kPanelRows), scratch(kScratchFloats + kRows * kPanelRows);
+  std::vector<float> acc(kRows * kPanelRows), scratch(kScratchFloats);
   const Codec codec = tile.entry->codec;
   if (codec == Codec::int8 || codec == Codec::int4) {
     IntRowsBuffer rows;
