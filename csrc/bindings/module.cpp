@@ -78,6 +78,7 @@ PYBIND11_MODULE(_native, m) {
       .def_property_readonly("n_threads", [](const vx::Pool& pool) { return pool.threads.size(); })
       .def_property_readonly("simd", [](const vx::Pool& pool) { return vx::simd_name(pool.simd); });
   vx::bind_codec(m);
+  vx::bind_decoder_layer(m);
   vx::bind_pager(m);
   vx::bind_small_ops(m);
   vx::bind_verify(m);

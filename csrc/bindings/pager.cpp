@@ -5,6 +5,7 @@
 
 #include <optional>
 
+#include "bindings/activations.h"
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
 #include "common/pool.h"
@@ -18,12 +19,6 @@ PolicyKind policy_by_name(const std::string& name) {
   if (name == "stable") return PolicyKind::stable;
   if (name == "lru") return PolicyKind::lru;
   throw ArgumentError("[pager] policy must be stable or lru, got " + name);
-}
-
-Activations activations_by_name(const std::string& name) {
-  if (name == "float") return Activations::f32;
-  if (name == "int8") return Activations::int8;
-  throw ArgumentError("[paged_linear] activations must be float or int8, got " + name);
 }
 
 int add_matrix(Pager& pager, const std::string& name, int file, uint64_t base_offset, const py::array& index) {
@@ -56,7 +51,7 @@ py::dict counters(const Pager& pager) {
 
 py::list linear(Pool& pool, Pager& pager, const std::vector<int>& handles, const py::array& x,
                 const std::vector<std::optional<py::array>>& biases, const std::string& activations_name) {
-  const Activations activations = activations_by_name(activations_name);
+  const Activations activations = activations_by_name("paged_linear", activations_name);
   const auto rows = checked<float>(x, 2, "paged_linear", "x");
   if (biases.size() != handles.size())
     throw ArgumentError("[paged_linear] biases must have one entry a handle, got " + std::to_string(biases.size()) +

@@ -1,46 +1,11 @@
 // RMSNorm, RoPE, attention and SwiGLU on numpy arrays.
 #include "ops/small_ops.h"
 
-#include <initializer_list>
-#include <string>
-
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
 
 namespace vx {
 namespace {
-
-// `array` as a checked array of T with that shape; -1 stands for any size.
-template <class T>
-py::array_t<T> with_shape(const py::array& array, std::initializer_list<int64_t> shape, const char* op,
-                          const char* name) {
-  auto typed = checked<T>(array, static_cast<int>(shape.size()), op, name);
-  bool fits = reinterpret_cast<uintptr_t>(typed.data()) % alignof(T) == 0;
-  std::string text;
-  for (size_t i = 0; i < shape.size(); ++i) {
-    const int64_t wanted = shape.begin()[i];
-    fits = fits && (wanted < 0 || typed.shape(i) == wanted);
-    if (i > 0) text += ", ";
-    text += wanted < 0 ? "any" : std::to_string(wanted);
-  }
-  if (!fits)
-    throw ArgumentError(std::string("[") + op + "] " + name + " must be aligned and have shape (" + text + "), got " +
-                        shape_text(array));
-  return typed;
-}
-
-template <class T>
-std::span<const T> in(const py::array_t<T>& array) {
-  return {array.data(), static_cast<size_t>(array.size())};
-}
-
-std::span<float> fresh(py::array_t<float>& array) { return {array.mutable_data(), static_cast<size_t>(array.size())}; }
-
-std::span<float> in_place(py::array_t<float>& array, const char* op, const char* name) {
-  if (!array.writeable())
-    throw ArgumentError(std::string("[") + op + "] " + name + " must be writeable, got a read-only array");
-  return fresh(array);
-}
 
 py::array py_rms_norm(Pool& pool, const py::array& x_, const py::array& weight_, float eps) {
   const auto x = with_shape<float>(x_, {-1, -1}, "rms_norm", "x");

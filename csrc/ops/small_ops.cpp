@@ -14,6 +14,7 @@ namespace {
 
 // Below this many elements waking other threads costs more than the work.
 constexpr int64_t kElementsPerShare = 16384;
+constexpr int64_t kAttendProductsPerShare = 65536;
 
 // A task's scratch stays in a core's L2 cache.
 constexpr int64_t kAttendScratchFloats = 256 * 1024;
@@ -157,8 +158,9 @@ void attend(Pool& pool, In q, In k_cache, In v_cache, Out out, CacheShape cache,
 
   const AttendArgs args{q.data(), k_cache.data(), v_cache.data(), out.data(), heads,  kv_heads,
                         dim,      padded,         capacity,       pos,        window, scale};
-  const int64_t group = heads / kv_heads, threads = pool.threads.size();
   const int64_t visible = window > 0 ? std::min(window, pos + tokens) : pos + tokens;
+  const bool is_small = tokens * heads * dim < kAttendProductsPerShare / visible;
+  const int64_t group = heads / kv_heads, threads = is_small ? 1 : pool.threads.size();
   const int64_t by_scratch = kAttendScratchFloats / (group * (visible + 2 * kAttendBlock));
   const int64_t by_threads = (tokens * kv_heads + threads - 1) / threads;
   const int64_t block = std::clamp<int64_t>(std::min({kAttendRows / group, by_scratch, by_threads}), 1, tokens);
@@ -166,14 +168,19 @@ void attend(Pool& pool, In q, In k_cache, In v_cache, Out out, CacheShape cache,
   const int64_t splits = std::min(group, (threads + kv_heads * n_blocks - 1) / (kv_heads * n_blocks));
   const int64_t split_heads = (group + splits - 1) / splits, n_splits = (group + split_heads - 1) / split_heads;
   const SmallOps& ops = small_ops(pool.simd);
-  pool.threads.for_each(kv_heads * n_blocks * n_splits, [&](int64_t i, int) {
+  auto run_task = [&](int64_t i) {
     // The last tokens see most and are handed out first, so that threads end together.
     const int64_t token0 = (n_blocks - 1 - i / (kv_heads * n_splits)) * block;
     const int64_t kv_head = i / n_splits % kv_heads, head = i % n_splits * split_heads;
     const AttendTask task{kv_head, kv_head * group + head, std::min(split_heads, group - head), token0,
                           std::min(block, tokens - token0)};
     ops.attend(args, task, thread_scratch(attend_scratch(args, task)));
-  });
+  };
+  const int64_t n_tasks = kv_heads * n_blocks * n_splits;
+  if (is_small)
+    for (int64_t i = 0; i < n_tasks; ++i) run_task(i);
+  else
+    pool.threads.for_each(n_tasks, [&](int64_t i, int) { run_task(i); });
 }
 
 void swiglu(Pool& pool, In gate, In up, Out out) {

@@ -81,4 +81,20 @@ def attend(
     window: int,
     scale: float,
 ) -> NDArray[np.float32]: ...
+
+class DecoderLayer:
+    """A layer's matrices and vectors, checked against a pager."""
+    def __init__(self, pager: Pager, layer: object) -> None: ...
+
+def decoder_layer(
+    pool: Pool,
+    pager: Pager,
+    layer: DecoderLayer,
+    h: NDArray[np.float32],
+    cos: NDArray[np.float32],
+    sin: NDArray[np.float32],
+    k_cache: NDArray[np.float32],
+    v_cache: NDArray[np.float32],
+    pos: int,
+) -> None: ...
 def swiglu(pool: Pool, gate: NDArray[np.float32], up: NDArray[np.float32]) -> NDArray[np.float32]: ...

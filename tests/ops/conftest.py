@@ -120,7 +120,7 @@ def pack_matrix(tmp_path: Path) -> Callable[..., PackedMatrix]:
                 col0 | n_cols << 32,
                 0,
             ])  # fmt: skip
-        path = tmp_path / f"{rows}x{cols}-{dtype}-{codec}.shard"
+        path = tmp_path / f"{rows}x{cols}-{dtype}-{codec}-{seed}.shard"
         path.write_bytes(bytes(4096) + data)
         return PackedMatrix(path, np.array(index, np.uint64), patterns, dtype)
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from vortex_engine.layers.attention import Attention, AttentionShape
 from vortex_engine.layers.linear import PagedLinear
-from vortex_engine.layers.mlp import GatedMLP
 from vortex_engine.layers.norm import RMSNorm
 
-__all__ = ["Attention", "AttentionShape", "GatedMLP", "PagedLinear", "RMSNorm"]
+__all__ = ["PagedLinear", "RMSNorm"]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vortex_engine import ops
-from vortex_engine.layers import Attention, AttentionShape, GatedMLP, PagedLinear, RMSNorm
+from vortex_engine.layers import PagedLinear, RMSNorm
 from vortex_engine.models.config import DecoderConfig, parse_config
 from vortex_engine.models.rope import inverse_frequencies
 from vortex_engine.models.tensors import TensorTable
@@ -56,17 +56,18 @@ class Decoder:
         self._ctx = ctx
         self._pager = pager
         self._inv_freq = inverse_frequencies(config.rope, config.head_dim)
-        wiring = _Wiring(config, TensorTable(directory, handles), pager, ctx, activations)
+        wiring = _Wiring(config, TensorTable(directory, handles), activations)
         vocab_shape = (config.vocab_size, config.hidden_size)
         self._embedding = wiring.table.matrix(_EMBEDDING, vocab_shape)
         self._layers = [wiring.layer(i) for i in range(config.num_hidden_layers)]
-        self._norm = wiring.norm("model.norm.weight", config.hidden_size)
+        self._norm = RMSNorm(ctx, wiring.table.vector("model.norm.weight", config.hidden_size), config.rms_norm_eps)
         if config.tie_word_embeddings:
             head = self._embedding
             wiring.sweep.append(head)
             self._head = PagedLinear(ctx, pager, [head], [None], activations)
         else:
-            self._head = wiring.linear([("lm_head", config.vocab_size)], config.hidden_size, bias=False)
+            rows = wiring.projections([("lm_head", config.vocab_size)], config.hidden_size, bias=False)
+            self._head = PagedLinear(ctx, pager, rows.handles, rows.biases, activations)
         self.sweep = tuple(wiring.sweep)
         self.unused_tensors = wiring.table.unused(tied_head=_HEAD if config.tie_word_embeddings else None)
 
@@ -93,9 +94,8 @@ class Decoder:
         positions = np.arange(start, start + n_rows, dtype=np.int64)
         rotation = ops.rope_table(self._ctx, positions, self._inv_freq)
         h = ops.embed_rows(self._ctx, self._pager, self._embedding, token_ids)
-        for (attention_norm, attention, mlp_norm, mlp), cache in zip(self._layers, state.layers, strict=True):
-            h += attention(attention_norm(h), rotation, cache, start)
-            h += mlp(mlp_norm(h))
+        for layer, cache in zip(self._layers, state.layers, strict=True):
+            ops.decoder_layer(self._ctx, self._pager, layer, h, rotation, cache, start)
         state.length = start + n_rows
         if logits == "none":
             return np.empty((0, self.config.vocab_size), np.float32)
@@ -104,50 +104,48 @@ class Decoder:
 
 
 class _Wiring:
-    """Builds the parts in forward order, so that the order of their matrices is the sweep."""
+    """Names the parts in forward order, so that the order of their matrices is the sweep."""
 
-    def __init__(self, config: DecoderConfig, table: TensorTable, pager: Any, ctx: OpContext, activations: str) -> None:
+    def __init__(self, config: DecoderConfig, table: TensorTable, activations: str) -> None:
         self.config = config
         self.table = table
         self.sweep: list[int] = []
-        self._pager = pager
-        self._ctx = ctx
         self._activations = activations
 
-    def layer(self, index: int) -> tuple[RMSNorm, Attention, RMSNorm, GatedMLP]:
+    def layer(self, index: int) -> ops.DecoderLayer:
         config = self.config
         prefix = f"model.layers.{index}."
         hidden, inner, dim = config.hidden_size, config.intermediate_size, config.head_dim
         q_rows, kv_rows = config.num_attention_heads * dim, config.num_key_value_heads * dim
         attn, mlp = prefix + "self_attn.", prefix + "mlp."
-        qkv = self.linear(
-            [(attn + "q_proj", q_rows), (attn + "k_proj", kv_rows), (attn + "v_proj", kv_rows)],
-            hidden,
-            bias=config.qkv_bias,
-        )
-        norms = (
-            (self.norm(attn + "q_norm.weight", dim), self.norm(attn + "k_norm.weight", dim)) if config.qk_norm else None
-        )
-        heads = config.num_attention_heads, config.num_key_value_heads
-        # The rotation would scale q and k by the factor each; a score then has it twice.
-        shape = AttentionShape(*heads, dim, config.windows[index], config.rope.attention_factor**2)
-        attention = Attention(
-            self._ctx, shape, qkv, self.linear([(attn + "o_proj", hidden)], q_rows, bias=config.o_bias), norms
-        )
-        gate_up = self.linear([(mlp + "gate_proj", inner), (mlp + "up_proj", inner)], hidden, bias=config.mlp_bias)
-        down = self.linear([(mlp + "down_proj", hidden)], inner, bias=config.mlp_bias)
-        return (
-            self.norm(prefix + "input_layernorm.weight", hidden),
-            attention,
-            self.norm(prefix + "post_attention_layernorm.weight", hidden),
-            GatedMLP(self._ctx, gate_up, down),
+        return ops.DecoderLayer(
+            attention_norm=self.table.vector(prefix + "input_layernorm.weight", hidden),
+            mlp_norm=self.table.vector(prefix + "post_attention_layernorm.weight", hidden),
+            eps=config.rms_norm_eps,
+            qkv=self.projections(
+                [(attn + "q_proj", q_rows), (attn + "k_proj", kv_rows), (attn + "v_proj", kv_rows)],
+                hidden,
+                bias=config.qkv_bias,
+            ),
+            o=self.projections([(attn + "o_proj", hidden)], q_rows, bias=config.o_bias),
+            gate_up=self.projections(
+                [(mlp + "gate_proj", inner), (mlp + "up_proj", inner)], hidden, bias=config.mlp_bias
+            ),
+            down=self.projections([(mlp + "down_proj", hidden)], inner, bias=config.mlp_bias),
+            qk_norms=(self.table.vector(attn + "q_norm.weight", dim), self.table.vector(attn + "k_norm.weight", dim))
+            if config.qk_norm
+            else None,
+            n_heads=config.num_attention_heads,
+            n_kv_heads=config.num_key_value_heads,
+            head_dim=dim,
+            window=config.windows[index],
+            # The rotation would scale q and k by the factor each; a score then has it twice.
+            scale=dim**-0.5 * config.rope.attention_factor**2,
+            activations=self._activations,
         )
 
-    def norm(self, name: str, length: int) -> RMSNorm:
-        return RMSNorm(self._ctx, self.table.vector(name, length), self.config.rms_norm_eps)
-
-    def linear(self, parts: list[tuple[str, int]], in_features: int, *, bias: bool) -> PagedLinear:
+    def projections(self, parts: list[tuple[str, int]], in_features: int, *, bias: bool) -> ops.Projections:
         handles = [self.table.matrix(name + ".weight", (rows, in_features)) for name, rows in parts]
         biases = [self.table.vector(name + ".bias", rows) if bias else None for name, rows in parts]
         self.sweep.extend(handles)
-        return PagedLinear(self._ctx, self._pager, handles, biases, self._activations)
+        return ops.Projections(tuple(handles), tuple(biases))

@@ -56,6 +56,7 @@ class VariantModel:
     ) -> None:
         self._linear, self._rows = ctx.table["paged_linear"], ctx.table["embed_rows"]
         table = {**ctx.table, "paged_linear": self._paged_linear, "embed_rows": self._embed_rows}
+        table["decoder_layer"] = ops.composed(table)
         self._handles = add_matrices(reference, pager)
         self._names = {handle: name for name, handle in self._handles.items()}
         self._variants = {name: add_matrices(variant, pager) for name, variant in variants.items()}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from numpy import ndarray
 
 from vortex_engine.ops.context import OpContext, make_context, make_pager
+from vortex_engine.ops.decoder_layer import DecoderLayer, Projections, composed
 from vortex_engine.ops.registry import Impl, implementations, select
 
 if TYPE_CHECKING:
@@ -24,9 +25,13 @@ if TYPE_CHECKING:
     Array = TypeVar("Array", NDArray[Any], Tensor)
 
 __all__ = [
+    "DecoderLayer",
     "Impl",
     "OpContext",
+    "Projections",
     "attend",
+    "composed",
+    "decoder_layer",
     "embed_rows",
     "implementations",
     "kv_append",
@@ -176,6 +181,26 @@ def swiglu(ctx: OpContext, gate: Array, up: Array) -> Array:
     if isinstance(gate, ndarray):
         return ctx.table["swiglu"](gate, up)
     return _torch_ops("swiglu", "gate", gate).swiglu(ctx, gate, up)
+
+
+def decoder_layer(
+    ctx: OpContext,
+    pager: Any,
+    layer: DecoderLayer,
+    h: NDArray[Any],
+    rotation: tuple[NDArray[Any], NDArray[Any]],
+    cache: tuple[NDArray[Any], NDArray[Any]],
+    pos: int,
+) -> None:
+    """A whole layer on h, in place; bit for bit `composed` of the ops of this context.
+
+    Args:
+        layer: its matrices are the pager's.
+        h: [T, hidden] float32.
+        rotation: cos, sin of `rope_table`, [T, head_dim / 2] float32.
+        cache: keys, values [KH, C, Dp] float32 as `kv_append` takes them; the rows' own are put at pos...
+    """
+    ctx.table["decoder_layer"](pager, layer, h, *rotation, *cache, pos)
 
 
 def tile_decode(

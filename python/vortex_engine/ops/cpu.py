@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from vortex_engine import _native
+from vortex_engine.ops.decoder_layer import DecoderLayer
 
 __all__ = ["BINDERS", "Pager", "make_pool", "supports"]
 
@@ -34,6 +36,18 @@ def _plain(function: Callable[..., Any]) -> Callable[[Any], Callable[..., Any]]:
     return lambda pool: function
 
 
+def _decoder_layer(pool: Any) -> Callable[..., None]:
+    bound: WeakKeyDictionary[DecoderLayer, tuple[_native.Pager, _native.DecoderLayer]] = WeakKeyDictionary()
+
+    def run(pager: _native.Pager, layer: DecoderLayer, *arguments: Any) -> None:
+        known = bound.get(layer)
+        if known is None or known[0] is not pager:
+            known = bound[layer] = pager, _native.DecoderLayer(pager, layer)
+        _native.decoder_layer(pool, pager, known[1], *arguments)
+
+    return run
+
+
 BINDERS: dict[str, Callable[[Any], Callable[..., Any]]] = {
     "paged_linear": _pooled(_native.paged_linear),
     "paged_linear_transposed": _pooled(_native.paged_linear_transposed),
@@ -44,6 +58,7 @@ BINDERS: dict[str, Callable[[Any], Callable[..., Any]]] = {
     "kv_append": _plain(_native.kv_append),
     "attend": _pooled(_native.attend),
     "swiglu": _pooled(_native.swiglu),
+    "decoder_layer": _decoder_layer,
     "tile_decode": _plain(_native.decode_tile),
     "tile_encode": _pooled(_native.encode_tiles),
 }

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vortex_engine.ops.decoder_layer import composed
 from vortex_engine.ops.reference_codec import decode_tile as tile_decode
 from vortex_engine.ops.reference_codec import encode_tiles as tile_encode
 from vortex_engine.ops.reference_integers import INTEGER_CODECS, round_activations
@@ -18,6 +19,7 @@ from vortex_engine.ops.reference_pager import ReferencePager
 
 __all__ = [
     "attend",
+    "decoder_layer",
     "embed_rows",
     "kv_append",
     "paged_linear",
@@ -180,6 +182,18 @@ def _check_position(op: str, pos: int, n_tokens: int, capacity: int) -> None:
     _require(
         op, f"pos must be from 0 to capacity - tokens = {capacity - n_tokens}", 0 <= pos <= capacity - n_tokens, pos
     )
+
+
+decoder_layer = composed(
+    {
+        "attend": attend,
+        "kv_append": kv_append,
+        "paged_linear": paged_linear,
+        "rms_norm": rms_norm,
+        "rope": rope,
+        "swiglu": swiglu,
+    }
+)
 
 
 def _expect(op: str, name: str, array: NDArray[Any], dtype: type[np.generic], shape: Sequence[int | None]) -> None:

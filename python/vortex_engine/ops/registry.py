@@ -21,6 +21,7 @@ OPS = (
     "kv_append",
     "attend",
     "swiglu",
+    "decoder_layer",
     "tile_decode",
     "tile_encode",
 )
