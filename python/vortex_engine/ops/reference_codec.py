@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from vortex_engine.ops import reference_dense, reference_exact12, reference_lz4
 from vortex_engine.ops.reference_integers import decode_integers
+from vortex_engine.ops.reference_vectors import BYTE_OF_ROW, ROW_OF_BYTE
 
 __all__ = ["decode_tile", "encode_tile", "encode_tiles", "to_float32"]
 
@@ -26,11 +27,6 @@ PANEL_ROWS, BLOCK_COLS, BLOCK_WEIGHTS = 64, 8, 512
 PREFIX_BLOCK_BYTES = 320
 WINDOW = 7
 MAX_NEAR_DISTANCE, MAX_NEAR_PER_BLOCK = 127, 255
-
-_ROWS = np.arange(PANEL_ROWS)
-# Byte of a 64-byte vector that holds a row: row = 16v+4i+t is at 16i + 8*(v/2) + 2t + (v%2).
-BYTE_OF_ROW = 16 * (_ROWS // 4 % 4) + 8 * (_ROWS // 32) + 2 * (_ROWS % 4) + _ROWS // 16 % 2
-ROW_OF_BYTE = np.argsort(BYTE_OF_ROW)
 
 
 @dataclass(frozen=True)

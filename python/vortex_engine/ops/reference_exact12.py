@@ -8,15 +8,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from vortex_engine.ops.reference_vectors import BYTE_OF_ROW, ROW_OF_BYTE
+
 __all__ = ["decode_panels", "encode_panels"]
 
 BF16 = 1
 BLOCK_COLS, BLOCK_BYTES, WINDOW, MAX_ESCAPES = 8, 768, 7, 255
-
-_ROWS = np.arange(64)
-# Byte of a 64-byte vector that holds a row: row = 16v+4i+t is at 16i + 8*(v/2) + 2t + (v%2).
-BYTE_OF_ROW = 16 * (_ROWS // 4 % 4) + 8 * (_ROWS // 32) + 2 * (_ROWS % 4) + _ROWS // 16 % 2
-ROW_OF_BYTE = np.argsort(BYTE_OF_ROW)
 
 
 def _table_bytes(panels: int) -> int:
