@@ -106,17 +106,12 @@ def _swiglu(gate: Tensor, up: Tensor, ctx: int) -> Tensor:
 
 
 def _fake_paged_linear(
-    x: Tensor,
-    biases: Sequence[Tensor | None],
-    handles: list[int],
-    out_features: list[int],
-    pager: int,
-    ctx: int,
-    activations: str = "float",
+    x: Tensor, biases: Sequence[Tensor | None], handles: list[int], out_features: list[int], *_: object
 ) -> list[Tensor]:
     _check("paged_linear", "x", x, torch.float32, 2)
-    _require("paged_linear", "out_features must have one entry a handle", len(out_features) == len(handles))
-    _require("paged_linear", "biases must have one entry a handle", len(biases) == len(handles))
+    for name, values in (("out_features", out_features), ("biases", biases)):
+        if len(values) != len(handles):
+            raise ValueError(f"[paged_linear] {name} must have one entry a handle, got {len(values)}")
     return [x.new_empty((x.shape[0], n)) for n in out_features]
 
 
@@ -158,11 +153,6 @@ def _fake_swiglu(gate: Tensor, up: Tensor, ctx: int) -> Tensor:
     _check("swiglu", "gate", gate, torch.float32, 2)
     _check("swiglu", "up", up, torch.float32, 2)
     return gate.new_empty(gate.shape)
-
-
-def _require(op: str, rule: str, good: bool) -> None:
-    if not good:
-        raise ValueError(f"[{op}] {rule}")
 
 
 def _check(op: str, name: str, tensor: Tensor, dtype: torch.dtype, ndim: int) -> None:
