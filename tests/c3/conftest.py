@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vortex_engine import _native
-from vortex_engine.c3.directory import C3Directory, open_directory
+from vortex_engine.c3.directory import C3Directory, C3Matrix, open_directory
 
 SafetensorsArray = tuple[str, np.ndarray]  # dtype as safetensors spells it, and the bit patterns
 
@@ -112,6 +112,24 @@ def decode_matrix() -> Callable[[C3Directory, str], np.ndarray]:
 def tree() -> Callable[[Path], dict[str, bytes]]:
     """Every file of a directory."""
     return lambda path: {file.name: file.read_bytes() for file in path.iterdir()}
+
+
+@pytest.fixture
+def flip() -> Callable[[Path, int], None]:
+    """flip(path, offset) changes a bit of a file."""
+
+    def run(path: Path, offset: int) -> None:
+        data = bytearray(path.read_bytes())
+        data[offset] ^= 16
+        path.write_bytes(bytes(data))
+
+    return run
+
+
+@pytest.fixture
+def first_bytes() -> Callable[[C3Matrix, int], int]:
+    """Absolute offset of a tile's prefix in its shard."""
+    return lambda matrix, tile: matrix.base_offset + int(matrix.tiles.prefix_offset[tile])
 
 
 @pytest.fixture

@@ -53,16 +53,6 @@ def packed_exact(source, tmp_path):
     return tmp_path / "out"
 
 
-def flip(path, offset):
-    data = bytearray(path.read_bytes())
-    data[offset] ^= 16
-    path.write_bytes(bytes(data))
-
-
-def first_bytes(matrix, tile):
-    return matrix.base_offset + int(matrix.tiles.prefix_offset[tile])
-
-
 def test_nothing_to_repair(packed_exact, source, tree):
     before = tree(packed_exact)
     report = repair(packed_exact, source)
@@ -70,7 +60,7 @@ def test_nothing_to_repair(packed_exact, source, tree):
     assert tree(packed_exact) == before
 
 
-def test_any_damaged_tile_of_any_codec(packed, source, tree):
+def test_any_damaged_tile_of_any_codec(packed, source, tree, flip, first_bytes):
     before = tree(packed)
     rng = random.Random(1)
     hit = []
@@ -123,7 +113,7 @@ def test_everything_at_once(packed, source, tree):
     assert tree(packed) == before
 
 
-def test_damage_elsewhere_and_padding_are_left_alone(packed_exact, source):
+def test_damage_elsewhere_and_padding_are_left_alone(packed_exact, source, flip, first_bytes):
     """The repair of one tile changes no byte outside it."""
     matrix = next(m for m in open_directory(packed_exact).matrices.values() if m.tiles.prefix_bytes[0] % 4096)
     padding = first_bytes(matrix, 0) + int(matrix.tiles.prefix_bytes[0])
@@ -137,7 +127,7 @@ def test_damage_elsewhere_and_padding_are_left_alone(packed_exact, source):
     assert (packed_exact / "notes.txt").read_text() == "mine"
 
 
-def test_another_checkpoint_is_refused_by_tensor(packed, source, tmp_path, tree):
+def test_another_checkpoint_is_refused_by_tensor(packed, source, tmp_path, tree, flip, first_bytes):
     other = tmp_path / "other"
     shutil.copytree(source, other)
     matrices = open_directory(packed).matrices
@@ -165,7 +155,7 @@ def test_another_checkpoint_is_refused_by_tensor(packed, source, tmp_path, tree)
     assert repair(packed, source).unrepaired == ()
 
 
-def test_a_checkpoint_without_the_tensor(packed_exact, small_model, write_source, tree):
+def test_a_checkpoint_without_the_tensor(packed_exact, small_model, write_source, tree, flip):
     del small_model["model.norm.weight"]
     other = write_source(small_model, name="other")
     norm = open_directory(packed_exact).tensors["model.norm.weight"]
@@ -180,7 +170,7 @@ def test_a_checkpoint_without_the_tensor(packed_exact, small_model, write_source
     assert {**tree(packed_exact), norm.shard.name: damaged[norm.shard.name]} == damaged
 
 
-def test_a_header_that_the_checkpoint_does_not_give(packed_exact, small_model, source, write_source, tree):
+def test_a_header_that_the_checkpoint_does_not_give(packed_exact, small_model, source, write_source, tree, flip):
     """Same tensors, but one that is stored wider: the header would not be the sealed one."""
     name = "model.norm.weight"
     small_model[name] = ("F32", small_model[name][1].astype(np.uint32) << 16)
@@ -204,7 +194,7 @@ def test_an_edited_configuration_is_not_overwritten_by_the_packed_one(packed_exa
 
 
 @pytest.mark.parametrize("damage", ["flip", "gone"])
-def test_a_damaged_manifest_is_refused(packed_exact, source, damage, tree):
+def test_a_damaged_manifest_is_refused(packed_exact, source, damage, tree, flip):
     if damage == "gone":
         (packed_exact / "c3.json").unlink()
     else:
@@ -268,7 +258,7 @@ def test_a_stop_in_the_middle_leaves_nothing_worse(packed_exact, source, monkeyp
         assert tree(packed_exact) == before
 
 
-def test_the_command(packed_exact, source, tree, capsys, tmp_path):
+def test_the_command(packed_exact, source, tree, capsys, tmp_path, flip, first_bytes):
     before = tree(packed_exact)
     assert main(["repair", str(packed_exact), "--from", str(source), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["repaired"] == []

@@ -20,17 +20,6 @@ def packed(write_source, small_model, tmp_path):
     return tmp_path / "out"
 
 
-def flip(path, offset):
-    data = bytearray(path.read_bytes())
-    data[offset] ^= 16
-    path.write_bytes(bytes(data))
-
-
-def first_bytes(matrix, tile):
-    """Absolute offset of a tile's prefix."""
-    return matrix.base_offset + int(matrix.tiles.prefix_offset[tile])
-
-
 def test_an_intact_model(packed):
     survey = survey_directory(packed)
     assert survey.damage == ()
@@ -39,7 +28,7 @@ def test_an_intact_model(packed):
     survey.require_intact()
 
 
-def test_everything_damaged_is_listed(packed):
+def test_everything_damaged_is_listed(packed, flip, first_bytes):
     directory = open_directory(packed)
     matrices = list(directory.matrices.values())
     hit = [(m, tile) for m in (matrices[0], matrices[-1]) for tile in (0, m.n_tiles - 1)]
@@ -65,7 +54,7 @@ def test_everything_damaged_is_listed(packed):
         survey.require_intact()
 
 
-def test_only_the_files_asked_for(packed):
+def test_only_the_files_asked_for(packed, flip):
     flip(packed / "tokenizer.json", 3)
     assert survey_directory(packed, only={"config.json"}).damage == ()
     assert len(survey_directory(packed, only={"tokenizer.json"}).damage) == 1
@@ -89,7 +78,7 @@ def test_a_truncated_shard_loses_what_lay_behind_the_cut(packed):
     assert [d.part for d in survey_directory(packed).damage] == ["length"]
 
 
-def test_tiles_behind_the_end_of_a_file_are_bad(packed):
+def test_tiles_behind_the_end_of_a_file_are_bad(packed, first_bytes):
     matrix = next(iter(open_directory(packed).matrices.values()))
     data = matrix.shard.read_bytes()
     cut = first_bytes(matrix, 1) + 10
@@ -116,7 +105,7 @@ def test_progress_can_stop_the_check(packed):
         survey_directory(packed, progress=stop)
 
 
-def test_the_command_lists_all_and_fails(packed, capsys):
+def test_the_command_lists_all_and_fails(packed, capsys, flip, first_bytes):
     matrices = list(open_directory(packed).matrices.values())
     assert main(["inspect", str(packed), "--verify", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
