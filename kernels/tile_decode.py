@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from vortex_engine.kernels.decode_block import decode_block, lane_rows
 from vortex_engine.kernels.launch import check_device, launch
-from vortex_engine.kernels.tiles import F32, N_FIELDS, DeviceTile, make_strips, upload_tiles
+from vortex_engine.kernels.tiles import F32, N_FIELDS, DeviceTile, EncodedTile, make_strips, upload_tiles
 
 __all__ = ["decode_bytes", "tile_decode", "tile_decode_kernel"]
 
@@ -88,6 +88,6 @@ def tile_decode(arena: Tensor, tile: DeviceTile, out: Tensor | None = None) -> T
 
 def decode_bytes(codec: int, dtype: int, n_rows: int, n_cols: int, prefix: bytes, residual: bytes) -> NDArray[Any]:
     """The op's own contract: bytes in, patterns [n_rows, n_cols] out as uint16 or uint32, through device memory."""
-    arena, (tile,) = upload_tiles([(codec, dtype, 0, n_rows, 0, n_cols, prefix, residual)])
+    arena, (tile,) = upload_tiles([EncodedTile(codec, dtype, 0, n_rows, 0, n_cols, prefix, residual)])
     patterns = tile_decode(arena, tile).cpu().numpy()
     return patterns.view(np.uint32 if dtype == F32 else np.uint16)

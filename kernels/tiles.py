@@ -28,9 +28,6 @@ PREFIX_BLOCK_BYTES = 320
 GROUP_COLS = 32  # columns of a row that share a scale
 INT_HEADER_BYTES, INT_GROUP_BYTES = 256, {INT8: 2112, INT4: 1152}
 ALIGNMENT = 16  # of a range in the arena, bytes: what vector loads of every width need
-EncodedTile = tuple[
-    int, int, int, int, int, int, bytes, bytes
-]  # codec, dtype, row0, n_rows, col0, n_cols, prefix, residual
 MAX_COLS = 1 << 18  # far escapes store a position of 24 bits
 
 # Columns of the strip table; decode_block.py reads them by these numbers.
@@ -38,15 +35,32 @@ PLANES, REST, NEAR, FAR, STARTS, BASE, COL0, N_COLS, VARIANT, N_FIELDS = range(1
 
 
 @dataclass(frozen=True)
-class DeviceTile:
-    """A tile whose prefix and residual lie in an arena; offsets and sizes in bytes, rows and columns of the matrix."""
-
+class _Tile:
     codec: int
     dtype: int
     row0: int
     n_rows: int
     col0: int
     n_cols: int
+
+
+@dataclass(frozen=True)
+class EncodedTile(_Tile):
+    """A tile in host memory: ids of its codec and dtype, its place in the matrix and its bytes."""
+
+    prefix: bytes
+    residual: bytes
+
+    def placed(self, prefix_offset: int, residual_offset: int) -> DeviceTile:
+        """The tile whose bytes were copied to these places of an arena."""
+        place = (self.codec, self.dtype, self.row0, self.n_rows, self.col0, self.n_cols)
+        return DeviceTile(*place, prefix_offset, len(self.prefix), residual_offset, len(self.residual))
+
+
+@dataclass(frozen=True)
+class DeviceTile(_Tile):
+    """A tile whose prefix and residual lie in an arena; offsets and sizes in bytes, rows and columns of the matrix."""
+
     prefix_offset: int
     prefix_bytes: int
     residual_offset: int
@@ -87,15 +101,15 @@ def device() -> torch.device:
 
 
 def upload_tiles(tiles: Sequence[EncodedTile]) -> tuple[Tensor, list[DeviceTile]]:
-    """Copies tiles (codec, dtype, row0, n_rows, col0, n_cols, prefix, residual) to one arena on the device."""
+    """Copies tiles to one arena on the device."""
     data = bytearray()
     placed: list[DeviceTile] = []
-    for *fields, prefix, residual in tiles:
-        ranges: list[int] = []
-        for part in (prefix, residual):
-            ranges += [len(data), len(part)]
+    for tile in tiles:
+        offsets: list[int] = []
+        for part in (tile.prefix, tile.residual):
+            offsets.append(len(data))
             data += part + bytes(-len(part) % ALIGNMENT)
-        placed.append(DeviceTile(*fields, *ranges))
+        placed.append(tile.placed(*offsets))
     return torch.from_numpy(np.frombuffer(data or bytearray(1), np.uint8).copy()).to(device()), placed
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from vortex_engine.kernels import support
 
 from vortex_engine import ops
+
+if TYPE_CHECKING:
+    from vortex_engine.kernels.tiles import EncodedTile
 
 # Triton decides between interpreter and device when a kernel is defined, so before any test imports one.
 if find_spec("triton") is not None and find_spec("torch") is not None and support.reason_against() is not None:
@@ -21,34 +23,22 @@ if find_spec("triton") is not None and find_spec("torch") is not None and suppor
 GAP = b"\xff" * 64  # around every range: what a kernel reads outside of one is NaN
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """An encoded tile: its id of codec and dtype, its place in a matrix and its bytes."""
-
-    codec: int
-    dtype: int
-    row0: int
-    n_rows: int
-    col0: int
-    n_cols: int
-    prefix: bytes
-    residual: bytes
-
-
 @pytest.fixture(scope="session")
-def encode() -> Callable[..., list[Encoded]]:
+def encode() -> Callable[..., list[EncodedTile]]:
     """encode(patterns, dtype, codec, tiles=None): tiles (row0, n_rows, col0, n_cols) of a matrix; None: one tile."""
+    from vortex_engine.kernels.tiles import EncodedTile
+
     ctx = ops.make_context(threads=1, backend="cpu")
 
     def run(
         patterns: np.ndarray, dtype: int, codec: int, tiles: list[tuple[int, int, int, int]] | None = None
-    ) -> list[Encoded]:
+    ) -> list[EncodedTile]:
         rows, cols = patterns.shape
         tiles = tiles or [(0, rows, 0, cols)]
         slab = np.frombuffer(patterns.tobytes(), np.uint8)
         parts = ops.tile_encode(ctx, slab, rows, cols, dtype, codec, tiles)
         return [
-            Encoded(used_codec, used_dtype, *tile, prefix, residual)
+            EncodedTile(used_codec, used_dtype, *tile, prefix, residual)
             for tile, (prefix, residual, used_codec, used_dtype) in zip(tiles, parts, strict=True)
         ]
 
@@ -56,19 +46,19 @@ def encode() -> Callable[..., list[Encoded]]:
 
 
 @pytest.fixture(scope="session")
-def place() -> Callable[[list[Encoded]], tuple[Any, list[Any]]]:
+def place() -> Callable[[list[EncodedTile]], tuple[Any, list[Any]]]:
     """Puts tiles into an arena on the device, poison between their ranges."""
     import torch
-    from vortex_engine.kernels.tiles import DeviceTile, device
+    from vortex_engine.kernels.tiles import device
 
-    def run(tiles: list[Encoded]) -> tuple[Any, list[Any]]:
+    def run(tiles: list[EncodedTile]) -> tuple[Any, list[Any]]:
         data, placed = bytearray(GAP), []
         for tile in tiles:
-            ranges = []
+            offsets = []
             for part in (tile.prefix, tile.residual):
-                ranges += [len(data), len(part)]
+                offsets.append(len(data))
                 data += part + GAP + b"\xff" * (-len(part) % 16)
-            placed.append(DeviceTile(tile.codec, tile.dtype, tile.row0, tile.n_rows, tile.col0, tile.n_cols, *ranges))
+            placed.append(tile.placed(*offsets))
         return torch.from_numpy(np.frombuffer(data, np.uint8).copy()).to(device()), placed
 
     return run
