@@ -26,31 +26,20 @@ _SUM_COLS = 128
 
 @triton.jit
 def _multiply_blocks(
-    b_acc,
-    p_arena,
-    p_starts,
-    p_strip,
-    p_x,
-    o_m,
-    n_rows,
-    in_features,
-    col0,
-    n_cols,
-    first,
-    last,
-    CODEC: tl.constexpr,
-    DTYPE: tl.constexpr,
-    BLOCK_M: tl.constexpr,
+    b_acc, p_arena, p_starts, p_strip, p_x, m_row, n_cols, first, last, VARIANT: tl.constexpr, BLOCK_M: tl.constexpr
 ):
-    """b_acc [BLOCK_M, 8, 64] after the blocks first .. last - 1 of a strip; its middle dimension is k mod 8."""
+    """b_acc [BLOCK_M, 8, 64] after the blocks first .. last - 1 of a strip; its middle dimension is k mod 8.
+
+    p_x [BLOCK_M] points to the strip's first column in rows of x, of which m_row [BLOCK_M] says whether they exist.
+    """
     for i_block in range(first, last):
-        b_pattern = decode_block(p_arena, p_starts, p_strip, i_block, n_cols, CODEC, DTYPE)
+        b_pattern = decode_block(p_arena, p_starts, p_strip, i_block, n_cols, VARIANT // 4, VARIANT % 4)
         o_column = i_block * 8 + tl.arange(0, 8)
         m_column = o_column < n_cols
         # Nobody checks what the padding of a tile's last block decodes to.
-        b_weight = tl.where(m_column[:, None], to_float32(b_pattern, DTYPE), 0.0)
-        p_value = p_x + o_m[:, None] * in_features + (col0 + o_column)[None, :]
-        b_x = tl.load(p_value, mask=(o_m < n_rows)[:, None] & m_column[None, :], other=0.0)  # [BLOCK_M, 8]
+        b_weight = tl.where(m_column[:, None], to_float32(b_pattern, VARIANT % 4), 0.0)
+        p_value = p_x[:, None] + o_column[None, :]
+        b_x = tl.load(p_value, mask=m_row[:, None] & m_column[None, :], other=0.0)  # [BLOCK_M, 8]
         b_weight = tl.broadcast_to(b_weight[None, :, :], [BLOCK_M, 8, 64])
         b_acc = tl.fma(b_weight, tl.broadcast_to(b_x[:, :, None], [BLOCK_M, 8, 64]), b_acc)
     return b_acc
@@ -87,6 +76,8 @@ def partial_kernel(
     i_panel = tl.program_id(0)
     i_segment = tl.program_id(1).to(tl.int64)
     o_m = tl.program_id(2).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
+    m_row = o_m < n_rows
+    p_row = p_x + o_m * in_features
     b_acc = tl.zeros([BLOCK_M, 8, 64], dtype=tl.float32)
     begin = i_segment * SEGMENT
     end = tl.minimum(begin + SEGMENT, in_features)
@@ -102,28 +93,14 @@ def partial_kernel(
             if VARIANTS >> i_variant & 1:  # noqa: SIM102 - this is decided by the compiler, the next on the device
                 if variant == i_variant:
                     b_acc = _multiply_blocks(
-                        b_acc,
-                        p_arena,
-                        p_starts,
-                        p_strip,
-                        p_x,
-                        o_m,
-                        n_rows,
-                        in_features,
-                        col0,
-                        n_cols,
-                        first,
-                        last,
-                        i_variant // 4,
-                        i_variant % 4,
-                        BLOCK_M,
+                        b_acc, p_arena, p_starts, p_strip, p_row + col0, m_row, n_cols, first, last, i_variant, BLOCK_M
                     )
     b_sums = tl.permute(b_acc, [0, 2, 1])
     b_sums = _add_neighbours(b_sums, BLOCK_M, 8)
     b_sums = _add_neighbours(b_sums, BLOCK_M, 4)
     b_sums = tl.reshape(_add_neighbours(b_sums, BLOCK_M, 2), [BLOCK_M, 64])
     o_n = i_panel.to(tl.int64) * 64 + lane_rows()
-    m_out = (o_m < n_rows)[:, None] & (o_n < out_features)[None, :]
+    m_out = m_row[:, None] & (o_n < out_features)[None, :]
     p_out = p_partial + (i_segment * n_rows + o_m)[:, None] * out_features + o_n[None, :]
     tl.store(p_out, b_sums, mask=m_out)
 
