@@ -11,12 +11,6 @@
 namespace vx {
 namespace {
 
-PanelHeader panel_header(const TileView& tile, int64_t panel) {
-  PanelHeader header;
-  std::memcpy(&header, tile.prefix + panel * sizeof header, sizeof header);
-  return header;
-}
-
 uint32_t read_u32(const uint8_t* p) {
   uint32_t value;
   std::memcpy(&value, p, sizeof value);
@@ -52,7 +46,7 @@ void check(const TileView& tile) {
   const uint32_t max_base = (1u << layout.exponent_bits) - 1 - kWindow;
   uint64_t n_far = 0, n_near = 0;
   for (uint64_t panel = 0; panel < panels; ++panel) {
-    const PanelHeader header = panel_header(tile, panel);
+    const auto header = panel_header<PanelHeader>(tile, panel);
     if (header.base > max_base || header.zero != 0)
       broken_tile("the table entry of panel " + std::to_string(panel) + " is not valid");
     n_far += header.n_far;
@@ -63,7 +57,7 @@ void check(const TileView& tile) {
   const uint8_t* far = tile.prefix + table + planes * kPrefixBlockBytes;
   const uint8_t* counts = tile.residual + planes * layout.residual_block_bytes();
   for (uint64_t panel = 0; panel < panels; ++panel) {
-    const PanelHeader header = panel_header(tile, panel);
+    const auto header = panel_header<PanelHeader>(tile, panel);
     int64_t last = -1;
     for (uint32_t i = 0; i < header.n_far; ++i, far += 4) {
       const int64_t position = read_u32(far) & 0xffffff;
@@ -86,11 +80,11 @@ void open(const TileView& tile, int64_t panel, PanelReader* out, PanelScratch&) 
   const int64_t panels = e.n_panels(), blocks = e.n_blocks(), planes = panels * blocks;
   uint64_t far_before = 0, near_before = 0;
   for (int64_t p = 0; p < panel; ++p) {
-    const PanelHeader header = panel_header(tile, p);
+    const auto header = panel_header<PanelHeader>(tile, p);
     far_before += header.n_far;
     near_before += header.n_near;
   }
-  const PanelHeader header = panel_header(tile, panel);
+  const auto header = panel_header<PanelHeader>(tile, panel);
   reader.base = header.base;
   for (uint32_t nibble = 0; nibble < 16; ++nibble) {
     const uint32_t code = nibble & 7;

@@ -14,12 +14,6 @@
 namespace vx {
 namespace {
 
-Exact12PanelHeader panel_header(const TileView& tile, int64_t panel) {
-  Exact12PanelHeader header;
-  std::memcpy(&header, tile.prefix + panel * sizeof header, sizeof header);
-  return header;
-}
-
 // Where the parts of the prefix start.
 struct Parts {
   uint64_t blocks, counts, escapes;
@@ -45,7 +39,7 @@ void check(const TileView& tile) {
   const uint8_t* counts = tile.prefix + parts.counts;
   uint64_t n_escapes = 0;
   for (int64_t panel = 0; panel < e.n_panels(); ++panel) {
-    const Exact12PanelHeader header = panel_header(tile, panel);
+    const auto header = panel_header<Exact12PanelHeader>(tile, panel);
     if (header.base > 127) broken_tile("the table entry of panel " + std::to_string(panel) + " is not valid");
     uint64_t sum = 0;
     for (int64_t block = 0; block < e.n_blocks(); ++block) sum += *counts++;
@@ -59,8 +53,8 @@ void open(const TileView& tile, int64_t panel, PanelReader* out, PanelScratch&) 
   const TileEntry& e = *tile.entry;
   const Parts parts(e);
   uint64_t before = 0;
-  for (int64_t p = 0; p < panel; ++p) before += panel_header(tile, p).n_escapes;
-  const uint32_t base = panel_header(tile, panel).base;
+  for (int64_t p = 0; p < panel; ++p) before += panel_header<Exact12PanelHeader>(tile, p).n_escapes;
+  const uint32_t base = panel_header<Exact12PanelHeader>(tile, panel).base;
   Exact12Panel& reader = out->exact12;
   for (uint32_t nibble = 0; nibble < 16; ++nibble) {
     const uint32_t code = nibble & 7;

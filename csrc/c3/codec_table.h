@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <string>
 
 #include "c3/codec.h"
@@ -34,6 +35,14 @@ const TileCodec& dense_codec();
 const TileCodec* find_codec(uint64_t id);
 
 [[noreturn]] void broken_tile(const std::string& rule);
+
+// The entry of `panel` in the table of Headers that a tile's prefix starts with.
+template <class Header>
+Header panel_header(const TileView& tile, int64_t panel) {
+  Header header;
+  std::memcpy(&header, tile.prefix + panel * sizeof header, sizeof header);
+  return header;
+}
 
 // True when `bytes` is `fixed` and at most max_entries entries.
 constexpr bool fits_entries(uint64_t bytes, uint64_t fixed, uint64_t entry, uint64_t max_entries) {
