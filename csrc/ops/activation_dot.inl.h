@@ -153,44 +153,36 @@ struct Dot<8> {
 
 #else
 
-struct LaneSums {
-  int32_t v[kLanes];
-};
-
-VX_INLINE f32x16 lane_totals(const LaneSums& sums) {
-  float out[kLanes];
-  for (int i = 0; i < kLanes; ++i) out[i] = static_cast<float>(sums.v[i]);
-  return load(out);
-}
-
-template <>
-struct Dot<4> {
+struct ScalarDot {
   static constexpr bool kCentred = false;
   using Weights = const uint8_t*;
-  using Sums = LaneSums;
+  struct Sums {
+    int32_t v[kLanes];
+  };
 
   VX_INLINE Sums zero() { return {}; }
   VX_INLINE Weights unpack(const uint8_t* lanes) { return lanes; }
+  VX_INLINE f32x16 total(const Sums& sums) {
+    float out[kLanes];
+    for (int i = 0; i < kLanes; ++i) out[i] = static_cast<float>(sums.v[i]);
+    return load(out);
+  }
+};
+
+template <>
+struct Dot<4> : ScalarDot {
   VX_INLINE void add(Sums& sums, Weights w, const int8_t* q) {
     for (int i = 0; i < kLanes; ++i)
       for (int j = 0; j < 4; ++j) sums.v[i] += (w[4 * i + j] & 15) * q[j] + (w[4 * i + j] >> 4) * q[4 + j];
   }
-  VX_INLINE f32x16 total(const Sums& sums) { return lane_totals(sums); }
 };
 
 template <>
-struct Dot<8> {
-  static constexpr bool kCentred = false;
-  using Weights = const uint8_t*;
-  using Sums = LaneSums;
-
-  VX_INLINE Sums zero() { return {}; }
-  VX_INLINE Weights unpack(const uint8_t* lanes) { return lanes; }
+struct Dot<8> : ScalarDot {
   VX_INLINE void add(Sums& sums, Weights w, const int8_t* q) {
     for (int i = 0; i < kLanes; ++i)
       for (int j = 0; j < 4; ++j) sums.v[i] += w[4 * i + j] * q[j];
   }
-  VX_INLINE f32x16 total(const Sums& sums) { return lane_totals(sums); }
 };
 
 #endif
