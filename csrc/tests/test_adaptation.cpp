@@ -12,10 +12,7 @@
 
 namespace {
 
-using vx::Access;
-using vx::Counters;
-using vx::Pager;
-using vx::PolicyKind;
+using namespace vx;
 using namespace vx::test;
 
 constexpr int64_t kTiles = 600;

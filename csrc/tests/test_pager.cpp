@@ -19,10 +19,7 @@
 
 namespace {
 
-using vx::Access;
-using vx::Counters;
-using vx::Pager;
-using vx::PolicyKind;
+using namespace vx;
 using namespace vx::test;
 
 const std::vector<int> kSweep = {0, 1, 2, 3, 4, 5};

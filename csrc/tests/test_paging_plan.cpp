@@ -11,10 +11,7 @@
 
 namespace {
 
-using vx::Access;
-using vx::Counters;
-using vx::Pager;
-using vx::PolicyKind;
+using namespace vx;
 using namespace vx::test;
 
 // A sweep finds at most budget bytes in RAM, so no policy reads less than the rest of its bytes, Belady's included.
