@@ -40,7 +40,7 @@ def test_what_is_no_quantity(bad: int | str) -> None:
 @pytest.mark.parametrize("bad", [True, 1.5, None, b"1"])
 def test_wrong_types(bad: object) -> None:
     with pytest.raises(ValueError, match="must be an int or a string"):
-        parse_bytes(bad)  # type: ignore[arg-type]
+        parse_bytes(bad)
 
 
 def test_format_bytes() -> None:

@@ -190,7 +190,7 @@ def test_a_torch_tensor_of_logits(model: Model) -> None:
     assert found.dtype == torch.float32
     np.testing.assert_array_equal(found.numpy(), model.logits(PROMPT))
     with pytest.raises(ValueError, match="framework must be"):
-        model.logits(PROMPT, framework="jax")  # pyright: ignore[reportCallIssue, reportArgumentType]
+        model.logits(PROMPT, framework="jax")
 
 
 def test_an_abandoned_stream_leaves_the_model_usable(model: Model) -> None:
@@ -198,7 +198,7 @@ def test_an_abandoned_stream_leaves_the_model_usable(model: Model) -> None:
     stream = model.stream(PROMPT, max_new_tokens=50, ignore_eos=True)
     next(stream)
     assert model.generate(PROMPT, max_new_tokens=10, ignore_eos=True).token_ids == plain.token_ids
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     assert model.generate(PROMPT, max_new_tokens=10, ignore_eos=True).token_ids == plain.token_ids
 
 
@@ -211,7 +211,7 @@ def test_an_interruption_inside_a_sweep_leaves_the_model_usable(model: Model, mo
             raise KeyboardInterrupt
         return attend(*args)
 
-    monkeypatch.setitem(model._parts.ctx.table, "attend", interrupted)  # type: ignore[arg-type]
+    monkeypatch.setitem(model._parts.ctx.table, "attend", interrupted)
     with pytest.raises(KeyboardInterrupt):
         model.generate(PROMPT, max_new_tokens=10, ignore_eos=True)
     assert model.generate(PROMPT, max_new_tokens=10, ignore_eos=True).token_ids == plain.token_ids

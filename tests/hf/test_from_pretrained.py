@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("torch", reason="torch is not installed: pip install 'vortex-engine[test]'")
+pytest.importorskip("transformers", reason="transformers is not installed: pip install 'vortex-engine[test]'")
+
+import torch
+from transformers import AutoModel, AutoModelForCausalLM
+
 import vortex_engine as vx
-
-torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'vortex-engine[test]'")
-hf = pytest.importorskip("vortex_engine.hf", reason="transformers is not installed: pip install 'vortex-engine[test]'")
-from transformers import AutoModel, AutoModelForCausalLM  # noqa: E402 - after the skip
-
-from vortex_engine.c3.directory import open_directory  # noqa: E402
+from vortex_engine import hf
+from vortex_engine.c3.directory import open_directory
 
 STACKED = ("qwen2_moe-stacked", "mixtral-stacked", "gpt_oss")
 ARCHITECTURES = ("gpt2", "gemma2", "phi3", "bert", "qwen2_moe", "mixtral", *STACKED)

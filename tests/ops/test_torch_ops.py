@@ -5,11 +5,13 @@ import gc
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="torch is an extra")
+pytest.importorskip("torch", reason="torch is not installed: pip install 'vortex-engine[test]'")
 
-from vortex_engine import ops  # noqa: E402  torch may be missing
-from vortex_engine.ops import reference  # noqa: E402
-from vortex_engine.ops.schema import id_of  # noqa: E402
+import torch
+
+from vortex_engine import ops
+from vortex_engine.ops import reference
+from vortex_engine.ops.schema import id_of
 
 RNG = np.random.default_rng(11)
 HEADS, KV_HEADS, DIM, CAPACITY, TOKENS, POS = 4, 2, 24, 40, 5, 20

@@ -10,16 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'vortex-engine[train]'")
+pytest.importorskip("torch", reason="torch is not installed: pip install 'vortex-engine[train]'")
 
-from safetensors.torch import load_file  # noqa: E402 - torch decides above whether this file runs
+import torch
+from safetensors.torch import load_file
 
-from vortex_engine.train.bits import spread_windows, window_bits_per_byte  # noqa: E402
-from vortex_engine.train.checkpoint import Position, load_checkpoint, read_position, save_checkpoint  # noqa: E402
-from vortex_engine.train.data import BlockOrder  # noqa: E402
-from vortex_engine.train.export import export_hugging_face, import_hugging_face  # noqa: E402
-from vortex_engine.train.files import replace_atomically  # noqa: E402
-from vortex_engine.train.loop import (  # noqa: E402
+from vortex_engine.train.bits import spread_windows, window_bits_per_byte
+from vortex_engine.train.checkpoint import Position, load_checkpoint, read_position, save_checkpoint
+from vortex_engine.train.data import BlockOrder
+from vortex_engine.train.export import export_hugging_face, import_hugging_face
+from vortex_engine.train.files import replace_atomically
+from vortex_engine.train.loop import (
     LATEST,
     STABLE,
     Budget,
@@ -28,11 +29,11 @@ from vortex_engine.train.loop import (  # noqa: E402
     Trainer,
     resume,
 )
-from vortex_engine.train.model import LlamaSize, TinyLlama  # noqa: E402
-from vortex_engine.train.optim import MuonAdamW, OptimConfig, orthogonalise  # noqa: E402
-from vortex_engine.train.progress import Reporter, read_records  # noqa: E402
-from vortex_engine.train.schedule import Schedule  # noqa: E402
-from vortex_engine.train.tokenizer import train_tokenizer  # noqa: E402
+from vortex_engine.train.model import LlamaSize, TinyLlama
+from vortex_engine.train.optim import MuonAdamW, OptimConfig, orthogonalise
+from vortex_engine.train.progress import Reporter, read_records
+from vortex_engine.train.schedule import Schedule
+from vortex_engine.train.tokenizer import train_tokenizer
 
 SIZE = LlamaSize(
     vocab_size=96,
@@ -85,7 +86,7 @@ def run(work_dir: Path, config: LoopConfig, *, stop_after: int | None = None) ->
         stop.requested = stop_after is not None and step - first_step + 1 >= stop_after
         return draw_batch(step, seq_len=seq_len)
 
-    order.batch = counting_batch  # type: ignore[method-assign]
+    order.batch = counting_batch
     trainer = Trainer(
         model,
         optimizer,

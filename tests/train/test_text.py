@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'vortex-engine[train]'")
+pytest.importorskip("torch", reason="torch is not installed: pip install 'vortex-engine[train]'")
 
-from hypothesis import given, settings  # noqa: E402 - torch decides above whether this file runs
-from hypothesis import strategies as st  # noqa: E402
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from vortex_engine.train.baselines import byte_stream  # noqa: E402
-from vortex_engine.train.bits import token_byte_lengths  # noqa: E402
-from vortex_engine.train.data import (  # noqa: E402
+from vortex_engine.train.baselines import byte_stream
+from vortex_engine.train.bits import token_byte_lengths
+from vortex_engine.train.data import (
     Document,
     counts_path,
     open_packed,
@@ -25,10 +26,10 @@ from vortex_engine.train.data import (  # noqa: E402
     read_corpus,
     select_documents,
 )
-from vortex_engine.train.evaluate import model_bits, sliding_windows  # noqa: E402
-from vortex_engine.train.model import LlamaSize, TinyLlama  # noqa: E402
-from vortex_engine.train.ngram import KneserNeyNgram  # noqa: E402
-from vortex_engine.train.tokenizer import END_OF_TEXT, SPECIAL_TOKENS, train_tokenizer  # noqa: E402
+from vortex_engine.train.evaluate import model_bits, sliding_windows
+from vortex_engine.train.model import LlamaSize, TinyLlama
+from vortex_engine.train.ngram import KneserNeyNgram
+from vortex_engine.train.tokenizer import END_OF_TEXT, SPECIAL_TOKENS, train_tokenizer
 
 CODE = "def add(a, b):\n    return a + b\n\n\nclass Point:\n    def norm(self):\n        return self.x ** 2\n"
 TOKENIZER = train_tokenizer([CODE, CODE.replace("add", "sub"), "x = 10\n"], vocab_size=320)

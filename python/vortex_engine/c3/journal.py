@@ -11,6 +11,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vortex_engine import _native
 from vortex_engine.c3.files import write_all
@@ -82,8 +83,9 @@ def read_journal(path: Path) -> tuple[dict[str, object], list[MatrixRecord]]:
 
 
 def _record(document: dict[str, object]) -> MatrixRecord:
-    fields = {name: document[name] for name in _FIELDS}
-    return MatrixRecord(**fields, index=base64.b64decode(str(document["index"])))  # pyright: ignore[reportArgumentType] - the line's crc vouches for its types
+    # The line's crc vouches for the types.
+    fields: dict[str, Any] = {name: document[name] for name in _FIELDS}
+    return MatrixRecord(**fields, index=base64.b64decode(str(document["index"])))
 
 
 def _line(document: dict[str, object]) -> bytes:

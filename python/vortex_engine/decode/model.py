@@ -233,7 +233,7 @@ class Model:
             import torch
         except ImportError as error:
             raise BackendUnavailableError("framework='torch' needs torch: pip install 'vortex-engine[gpu]'") from error
-        return torch.from_numpy(result)  # pyright: ignore[reportUnknownMemberType] - torch has no types here
+        return torch.from_numpy(result)
 
     def close(self) -> None:
         """Free the weights; open streams end with an error. Closing twice is fine."""

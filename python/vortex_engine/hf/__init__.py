@@ -10,13 +10,13 @@ from importlib.util import find_spec
 
 from vortex_engine.errors import BackendUnavailableError
 
-_missing = [name for name in ("torch", "transformers") if find_spec(name) is None]
-if _missing:
+# Before the imports below, which would fail with less of an answer.
+if _missing := [name for name in ("torch", "transformers") if find_spec(name) is None]:
     raise BackendUnavailableError(f'vortex_engine.hf needs {" and ".join(_missing)}: pip install "vortex-engine[hf]"')
 
-from vortex_engine.hf.config import C3Config  # noqa: E402 - a missing extra must be named first
-from vortex_engine.hf.modules import PagedConv1D, PagedEmbedding, PagedExperts, PagedLinear  # noqa: E402
-from vortex_engine.hf.quantizer import C3Quantizer, stats  # noqa: E402
+from vortex_engine.hf.config import C3Config
+from vortex_engine.hf.modules import PagedConv1D, PagedEmbedding, PagedExperts, PagedLinear
+from vortex_engine.hf.quantizer import C3Quantizer, stats
 
 __all__ = [
     "C3Config",

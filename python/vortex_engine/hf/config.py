@@ -75,4 +75,4 @@ class C3Config(QuantizationConfigMixin):
 
 auto.register_quantization_config("c3")(C3Config)
 # transformers takes a caller's options over into a packed model's configuration only for classes it lists here.
-setattr(auto, "LOADING_ATTRIBUTES_CONFIG_TYPES", (*auto.LOADING_ATTRIBUTES_CONFIG_TYPES, C3Config))  # noqa: B010
+auto.LOADING_ATTRIBUTES_CONFIG_TYPES = (*auto.LOADING_ATTRIBUTES_CONFIG_TYPES, C3Config)

@@ -26,6 +26,7 @@ class PagedWeight(torch.Tensor):
     """Shape and dtype of a paged matrix, for code that asks a layer's weight for them; any other use is an error."""
 
     matrix_name: str
+    _is_hf_initialized: bool
 
     @classmethod
     def of(cls, matrix: PagedMatrix) -> PagedWeight:
@@ -33,7 +34,7 @@ class PagedWeight(torch.Tensor):
         weight = torch.empty(matrix.shape, dtype=matrix.dtype, device="meta").as_subclass(cls)
         weight.matrix_name = matrix.name
         # transformers leaves weights with this mark alone when it initialises what a checkpoint lacks.
-        setattr(weight, "_is_hf_initialized", True)  # noqa: B010
+        weight._is_hf_initialized = True
         return weight
 
     @classmethod

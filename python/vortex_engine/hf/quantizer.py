@@ -84,7 +84,7 @@ class C3Quantizer(HfQuantizer):
                 values = {name: self.store.dense(name) for name in placement.matrices}
                 for parameter, value in placement.values(values, model).items():
                     model.get_parameter(parameter).copy_(value)
-        dense_bytes = sum(_dense_sizes(self, model).values())
+        dense_bytes = sum(self._dense_sizes(model).values())
         if dense_bytes:
             _LOG.warning(
                 "%s: %d matrices (%d bytes) have no paged module and were decoded into RAM, outside the budget; "
@@ -96,13 +96,26 @@ class C3Quantizer(HfQuantizer):
         model.c3_pager = self.store.pager
         return model
 
-    # transformers leaves the types of these two open.
-    def is_serializable(self) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def is_serializable(self) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride] - no types in transformers
         return False
 
     @property
-    def is_trainable(self) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def is_trainable(self) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride] - as above
         return False
+
+    def stats(self, model: Any) -> dict[str, Any]:
+        """What `vortex_engine.hf.stats` returns of the model that this quantizer loaded."""
+        return {
+            **self.store.pager.counters(),
+            "policy": self.store.policy,
+            "activations": self.store.activations,
+            "dense_bytes": self._dense_sizes(model),
+            "unused": list(self._unused),
+        }
+
+    def _dense_sizes(self, model: Any) -> dict[str, int]:
+        parameters = {placement.parameter: model.get_parameter(placement.parameter) for placement in self._dense}
+        return {name: value.numel() * value.element_size() for name, value in parameters.items()}
 
     def _page(self, model: Any, placements: list[Placement]) -> None:
         """Replace what has a paged kind; the rest goes to `_dense`. Tied parameters share one matrix."""
@@ -187,17 +200,4 @@ def stats(model: Any) -> dict[str, Any]:
     quantizer = getattr(model, "hf_quantizer", None)
     if not isinstance(quantizer, C3Quantizer):
         raise ValueError("[hf.stats] model must come from from_pretrained on a packed directory")
-    store = quantizer.store
-    return {
-        **store.pager.counters(),
-        "policy": store.policy,
-        "activations": store.activations,
-        "dense_bytes": _dense_sizes(quantizer, model),
-        "unused": list(quantizer._unused),  # pyright: ignore[reportPrivateUsage] - one module
-    }
-
-
-def _dense_sizes(quantizer: C3Quantizer, model: Any) -> dict[str, int]:
-    placements = quantizer._dense  # pyright: ignore[reportPrivateUsage] - one module
-    parameters = {placement.parameter: model.get_parameter(placement.parameter) for placement in placements}
-    return {name: value.numel() * value.element_size() for name, value in parameters.items()}
+    return quantizer.stats(model)

@@ -1,5 +1,3 @@
-# pyright: reportUnknownMemberType=false
-# Torch leaves the types of define, impl, register_fake and from_numpy open.
 """torch.ops.vortex.*: the ops declared for torch once, with their fakes and their CPU implementation.
 
 Contexts and pagers travel as int ids from a weak registry, because op arguments are tensors and numbers. Imported only

@@ -1,8 +1,5 @@
 """From nats per token to bits per byte of text."""
 
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# Why: torch and safetensors leave parameters of many methods untyped.
-
 import math
 
 import numpy as np
@@ -36,7 +33,7 @@ def window_bits_per_byte(model: TinyLlama, windows: torch.Tensor, byte_lengths: 
     Quick and a little pessimistic beside a sliding window: meant for following a run.
     """
     nats = 0.0
-    for rows in windows.split(8):
+    for rows in torch.split(windows, 8):
         with torch.autocast("cpu", torch.bfloat16):
             nats += float(model.loss(rows[:, :-1], rows[:, 1:])) * rows[:, 1:].numel()
     n_bytes = int(byte_lengths[windows[:, 1:].numpy()].sum())

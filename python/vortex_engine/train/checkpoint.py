@@ -1,11 +1,9 @@
 """Training state in one safetensors file: weights, optimizer state and the few numbers that place them."""
 
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# Why: torch and safetensors leave parameters of many methods untyped.
-
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -36,7 +34,7 @@ def save_checkpoint(path: Path, model: nn.Module, optimizer: MuonAdamW, position
 
 def read_position(path: Path) -> Position:
     """Where the run of checkpoint `path` stood."""
-    with safe_open(path, framework="pt") as file:
+    with _open(path) as file:
         metadata = file.metadata()
     return Position(
         step=int(metadata["step"]),
@@ -48,11 +46,15 @@ def read_position(path: Path) -> Position:
 
 def load_checkpoint(path: Path, model: nn.Module, optimizer: MuonAdamW) -> Position:
     """Copy the state of checkpoint `path` into `model` and `optimizer`."""
-    with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no mapping
+    with _open(path) as file:
+        tensors: dict[str, torch.Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no mapping
     model.load_state_dict(_with_prefix(tensors, "model."))
     optimizer.load_state(_with_prefix(tensors, "optim."))
     return read_position(path)
+
+
+def _open(path: Path) -> Any:  # safetensors leaves its types open
+    return safe_open(path, framework="pt")
 
 
 def _with_prefix(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -1,8 +1,5 @@
 """From a gzip JSONL corpus to packed tokens, and from packed tokens to batches in a fixed order."""
 
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# Why: torch and safetensors leave parameters of many methods untyped.
-
 import gzip
 import hashlib
 import json

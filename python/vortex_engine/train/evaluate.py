@@ -3,9 +3,6 @@
 `python -m vortex_engine.train.evaluate --model HF_DIR --valid code_valid.jsonl.gz --json OUT [--baselines FILE]`
 """
 
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# Why: torch and safetensors leave parameters of many methods untyped.
-
 import argparse
 import json
 import math

@@ -1,13 +1,10 @@
 """A trained `TinyLlama` as a Hugging Face directory in bfloat16, and back."""
 
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# Why: torch and safetensors leave parameters of many methods untyped.
-
 import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType] - its path is untyped
 from tokenizers import Tokenizer
 
 from vortex_engine.train.files import save_tensors_atomically, write_text_atomically

@@ -1,8 +1,5 @@
 """Atomic file replacement: a reader sees the old file or the new one, never half of either."""
 
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# Why: torch and safetensors leave parameters of many methods untyped.
-
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path

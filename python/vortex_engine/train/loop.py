@@ -1,8 +1,5 @@
 """The training loop: steps until a budget is spent, interruptible and resumable at any step."""
 
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# Why: torch and safetensors leave parameters of many methods untyped.
-
 import signal
 import time
 from collections.abc import Callable
@@ -165,12 +162,13 @@ class Trainer:
     def _step(self, step: int, lr_scale: float) -> tuple[float, int]:
         inputs, targets = self._order.batch(step, seq_len=self._config.seq_len)
         rows = self._config.micro_batch_rows
-        parts = list(self._pool.map(self._gradients, inputs.split(rows), targets.split(rows)))
+        input_parts, target_parts = torch.split(inputs, rows), torch.split(targets, rows)
+        parts = list(self._pool.map(self._gradients, input_parts, target_parts))
         # Summed in the order of the rows, not of arrival: the result does not depend on the workers' timing.
         total = 0.0
         for parameter in self._parameters:
             parameter.grad = None
-        for (loss, gradients), part in zip(parts, inputs.split(rows), strict=True):
+        for (loss, gradients), part in zip(parts, input_parts, strict=True):
             share = part.shape[0] / inputs.shape[0]
             total += loss * share
             for parameter, gradient in zip(self._parameters, gradients, strict=True):

@@ -1,8 +1,5 @@
 """A small Llama decoder whose parameter names and arithmetic are those of `transformers.LlamaForCausalLM`."""
 
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# Why: torch and safetensors leave parameters of many methods untyped.
-
 from dataclasses import dataclass
 
 import torch

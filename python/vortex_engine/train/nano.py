@@ -1,8 +1,5 @@
 """Train `nano`, the small code model that ships with the engine: `python -m vortex_engine.train.nano --help`."""
 
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# Why: torch and safetensors leave parameters of many methods untyped.
-
 import argparse
 import sys
 from collections.abc import Sequence

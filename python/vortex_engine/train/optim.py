@@ -1,13 +1,11 @@
 """Muon for the weight matrices and AdamW for the rest, with all state in plain tensors."""
 
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# Why: torch and safetensors leave parameters of many methods untyped.
-
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import torch
 from torch import nn
@@ -101,7 +99,7 @@ def orthogonalise(matrix: torch.Tensor, *, low_precision: bool) -> torch.Tensor:
     x = matrix.bfloat16() if low_precision else matrix
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x
-    x = x / (x.norm() + 1e-7)
+    x = x / (cast("torch.Tensor", x.norm()) + 1e-7)
     for _ in range(_NS_STEPS):
         gram = x @ x.T
         x = _NS_A * x + (_NS_B * gram + _NS_C * gram @ gram) @ x

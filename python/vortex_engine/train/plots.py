@@ -1,8 +1,5 @@
 """The loss curve of a run: `python -m vortex_engine.train.plots --metrics metrics.jsonl --png loss.png`."""
 
-# pyright: reportUnknownMemberType=false
-# Why: matplotlib leaves keyword arguments untyped.
-
 import argparse
 import json
 import sys
