@@ -102,7 +102,7 @@ def test_a_figure_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
 
 
 def test_the_random_model_becomes_a_gguf_file(tmp_path: Path) -> None:
-    gguf = pytest.importorskip("gguf", reason="gguf is not installed")
+    gguf = pytest.importorskip("gguf", reason="gguf is not installed: pip install 'vortex-engine[test]'")
     from benchmarks.c3.gguf_convert import convert
     from benchmarks.make_model import make_model
 

@@ -57,7 +57,7 @@ def test_only_what_is_between_the_markers_changes() -> None:
 
 
 def test_the_plots_are_drawn_from_results(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install 'vortex-engine[test]'")
     from benchmarks.plots import draw
 
     rates = {"disk_gb_s": 1.0, "memory_gb_s": 20.0, "compute_gb_s": 14.0, "threads": 2}

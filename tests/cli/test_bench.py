@@ -118,7 +118,7 @@ def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, A
 def test_bench_measures_explains_and_draws(
     tiny_c3_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install 'vortex-engine[test]'")
     arguments = ["bench", "--model", str(tiny_c3_dir), "--max-new", "6", "--prompt-tokens", "4", "--repeats", "1"]
     out, picture = tmp_path / "bench.json", tmp_path / "curve.png"
     document = run_json(capsys, *arguments, "--ram-budget", "300000B", "--json-out", str(out), "--plot", str(picture))
@@ -169,7 +169,7 @@ def test_peers_are_the_other_engines_of_a_result(tmp_path: Path) -> None:
 
 
 def test_the_picture_draws_every_engine(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install 'vortex-engine[test]'")
     curve = Curve("m.c3", TOTAL, RATES, (CurvePoint(300_000_000, 2.4, 4e8, 2.5), CurvePoint(TOTAL, 19, 0, 20)), ())
     assert curve.ceiling(300_000_000) == pytest.approx(2.5) and curve.ceiling(TOTAL) == pytest.approx(20.0)
     peers = [Peer("one engine", 600_000_000, 1.5), Peer("another", 943_718_400, 0.5)]

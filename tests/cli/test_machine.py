@@ -28,7 +28,7 @@ def test_the_description_is_json_and_complete() -> None:
     assert machine["versions"]["vortex-engine"] == vx.__version__
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc: needs Linux")
 def test_memory_is_read_from_the_system() -> None:
     peak = peak_rss_bytes()
     assert peak is not None and peak > 1 << 20

@@ -81,7 +81,9 @@ def test_filters_keep_what_they_say(params: dict[str, Any], keep: list[int]) -> 
 
 def test_filters_of_a_large_vocabulary_agree_with_transformers() -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'vortex-engine[test]'")
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    transformers = pytest.importorskip(
+        "transformers", reason="transformers is not installed: pip install 'vortex-engine[test]'"
+    )
     from vortex_engine.decode.sampling import _candidates
 
     random = np.random.default_rng(0)

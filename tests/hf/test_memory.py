@@ -60,7 +60,7 @@ def pack_zeros(folder: Path, sizes: dict[str, Any]) -> Path:
     return folder / "c3"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="peak RSS is read from /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak RSS from /proc: needs Linux")
 def test_a_load_stays_within_its_budget_and_a_constant(tmp_path: Path) -> None:
     paths = [str(pack_zeros(tmp_path / name, sizes)) for name, sizes in (("small", SMALL), ("large", LARGE))]
     run = subprocess.run([sys.executable, "-c", RUN, *paths, str(BUDGET_BYTES)], capture_output=True, text=True)

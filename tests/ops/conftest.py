@@ -111,15 +111,17 @@ def pack_matrix(tmp_path: Path) -> Callable[..., PackedMatrix]:
             for part in (prefix, residual):
                 offsets.append(len(data) if part else 0)
                 data += part + bytes(-len(part) % 4096)
-            index.append([
-                *offsets,
-                len(prefix) | len(residual) << 32,
-                _native.crc32c(prefix) | (_native.crc32c(residual) if residual else 0) << 32,
-                tile_codec | tile_dtype << 8 | dtype << 16,
-                row0 | n_rows << 32,
-                col0 | n_cols << 32,
-                0,
-            ])  # fmt: skip
+            index.append(
+                [
+                    *offsets,
+                    len(prefix) | len(residual) << 32,
+                    _native.crc32c(prefix) | (_native.crc32c(residual) if residual else 0) << 32,
+                    tile_codec | tile_dtype << 8 | dtype << 16,
+                    row0 | n_rows << 32,
+                    col0 | n_cols << 32,
+                    0,
+                ]
+            )
         path = tmp_path / f"{rows}x{cols}-{dtype}-{codec}-{seed}.shard"
         path.write_bytes(bytes(4096) + data)
         return PackedMatrix(path, np.array(index, np.uint64), patterns, dtype)

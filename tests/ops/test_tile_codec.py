@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from lz4 import block
 
 from vortex_engine import ops
 from vortex_engine.ops import reference_codec
@@ -167,7 +168,6 @@ def test_dense_saves_what_it_promises(ctx):
 
 def test_lz4_blocks_are_the_public_format(ctx):
     """Our blocks by the lz4 package, and its blocks (both of its compressors) by our decoder."""
-    block = pytest.importorskip("lz4.block")
     rng = np.random.default_rng(6)
     for weights in (
         np.where(rng.random((64, 300)) < 0.1, gaussian(64, 300, 1), 0).astype(np.uint16),

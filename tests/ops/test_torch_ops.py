@@ -80,7 +80,7 @@ def test_opcheck(op):
     torch.library.opcheck(getattr(torch.ops.vortex, op).default, (*to_torch(calls()[op]), id_of(ctx)))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # as above
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_opcheck_of_paged_ops(pack_matrix):
     ctx = ops.make_context(threads=1, backend="cpu")

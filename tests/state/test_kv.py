@@ -20,7 +20,7 @@ def test_shapes_and_bytes() -> None:
 
 
 def test_a_large_context_takes_no_memory_until_it_is_used() -> None:
-    resource = pytest.importorskip("resource", reason="no resource module: not a Unix")
+    resource = pytest.importorskip("resource", reason="limits memory by the resource module: needs a Unix")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     state = KVState(n_layers=4, n_kv_heads=8, head_dim=128, capacity=65536)  # 2 GiB when full
     for keys, values in state.layers:

@@ -240,7 +240,9 @@ def test_orthogonalise_brings_singular_values_near_one(shape: tuple[int, int]) -
 
 
 def test_export_gives_the_logits_of_transformers(tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed: pip install transformers")
+    transformers = pytest.importorskip(
+        "transformers", reason="transformers is not installed: pip install 'vortex-engine[test]'"
+    )
     tokenizer = train_tokenizer(["def f(x):\n    return x\n"] * 3, vocab_size=270)
     torch.manual_seed(11)
     model = TinyLlama(replace(SIZE, vocab_size=270))
