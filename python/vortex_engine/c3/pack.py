@@ -71,7 +71,7 @@ def pack(
     bad source removes it.
 
     Args:
-        codec: "exact" (lossless, about 11.4 bits a bf16 weight), "exact12" (lossless, 12.03 bits, twice as fast to
+        codec: "exact" (lossless, about 11.5 bits a bf16 weight), "exact12" (lossless, about 12.1 bits, faster to
             decode: for models that fit in RAM), "dense" (lossless, about 10.7 bits, slower to read), "lz4" (lossless,
             for sparse weights), "raw", the lossy "int8" (8.3) and "int4" (4.5), or "mixed": of every matrix the
             one that `calibrator` chooses.

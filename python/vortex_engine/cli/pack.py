@@ -33,7 +33,7 @@ def pack(
     codec: Annotated[
         Codec,
         typer.Option(
-            help="`exact` is lossless at about 11.4 of 16 bits; `exact12` is lossless at 12.03 and twice as fast to "
+            help="`exact` is lossless at about 11.5 of 16 bits; `exact12` is lossless at about 12.1 and faster to "
             "decode, for models that fit in RAM; `dense` is lossless, smallest and slower to read; "
             "`lz4` is lossless and for sparse weights; `int8` and `int4` round weights to 8.3 and 4.5 bits; "
             "`mixed` chooses one of these or a lossless one for every matrix, within --bits-per-weight; "

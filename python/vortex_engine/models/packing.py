@@ -36,7 +36,7 @@ def pack(
     Args:
         src: directory with config.json and safetensors weights; tokenizer.json where the engine is to generate text.
         dst: must not exist; an interrupted packing of the same source goes on where it stopped.
-        codec: "exact" (lossless, about 11.4 bits a bf16 weight), "exact12" (lossless, 12.03 bits, twice as fast to
+        codec: "exact" (lossless, about 11.5 bits a bf16 weight), "exact12" (lossless, about 12.1 bits, faster to
             decode: for models that fit in RAM), "dense" (lossless, about 10.7 bits, slower to read), "lz4" (lossless,
             for sparse weights), "raw", the lossy "int8" (8.3 bits) and "int4" (4.5), or "mixed": of every matrix int4,
             int8 or lossless, whichever does the model least harm within `bits_per_weight`.
