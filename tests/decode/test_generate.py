@@ -204,14 +204,14 @@ def test_an_abandoned_stream_leaves_the_model_usable(model: Model) -> None:
 
 def test_an_interruption_inside_a_sweep_leaves_the_model_usable(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = model.generate(PROMPT, max_new_tokens=10, ignore_eos=True)
-    attend, calls = model._parts.ctx.table["attend"], itertools.count()
+    layer, calls = model._parts.ctx.table["decoder_layer"], itertools.count()
 
     def interrupted(*args: Any) -> Any:
         if next(calls) == 5:
             raise KeyboardInterrupt
-        return attend(*args)
+        return layer(*args)
 
-    monkeypatch.setitem(model._parts.ctx.table, "attend", interrupted)
+    monkeypatch.setitem(model._parts.ctx.table, "decoder_layer", interrupted)
     with pytest.raises(KeyboardInterrupt):
         model.generate(PROMPT, max_new_tokens=10, ignore_eos=True)
     assert model.generate(PROMPT, max_new_tokens=10, ignore_eos=True).token_ids == plain.token_ids
