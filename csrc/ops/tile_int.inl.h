@@ -8,8 +8,8 @@
 #include <cstring>
 
 #include "c3/codec_int.h"
+#include "common/simd.h"
 #include "ops/int_rows.h"
-#include "ops/tile_accumulate.inl.h"
 
 namespace vx::VX_SIMD_NS {
 
