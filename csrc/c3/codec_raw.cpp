@@ -42,7 +42,7 @@ void open(const TileView& tile, int64_t panel, PanelReader* reader, PanelScratch
 template <class Item>
 void encode_as(const Weights& weights, std::vector<uint8_t>* bytes) {
   const int64_t panels = (weights.n_rows + kPanelRows - 1) / kPanelRows;
-  bytes->resize(panels * weights.n_cols * kPanelRows * sizeof(Item));
+  bytes->assign(panels * weights.n_cols * kPanelRows * sizeof(Item), 0);
   const auto* source = reinterpret_cast<const Item*>(weights.data);
   auto* out = reinterpret_cast<Item*>(bytes->data());
   for (int64_t row = 0; row < weights.n_rows; ++row)
