@@ -5,6 +5,7 @@
 
 #include "c3/codec_dense.h"
 #include "c3/decoded_panels.h"
+#include "c3/float_layout.h"
 
 namespace vx::dense {
 namespace {
@@ -47,25 +48,36 @@ void choose_lengths(Counts counts, uint8_t (&lengths)[kSymbols]) {
 }
 
 struct Split {
-  std::vector<uint8_t> symbols, plain;  // panel after panel
+  std::vector<uint8_t> symbols, plain;  // panel after panel, of the rows that the tile has
 };
 
-Split split(const std::vector<uint8_t>& raw, Dtype dtype, uint64_t n_panel) {
-  const int item = dtype == Dtype::f32 ? 4 : 2;
-  const uint64_t n = raw.size() / item;
+Split split(const Weights& weights) {
+  const std::vector<uint8_t> raw = raw_panels(weights);
+  const int item = float_layout(weights.dtype).item_bytes();
+  const bool f16 = weights.dtype == Dtype::f16;
+  const int64_t n = weights.n_rows * weights.n_cols;
   Split parts;
   parts.symbols.resize(n);
-  parts.plain.resize(raw.size() - n);
-  uint8_t* plain = parts.plain.data();
-  for (uint64_t first = 0; first < n; first += n_panel, plain += n_panel * (item - 1))
-    for (uint64_t i = 0; i < n_panel; ++i) {
-      const uint8_t* weight = raw.data() + (first + i) * item;
-      uint16_t upper;
-      std::memcpy(&upper, weight + item - 2, 2);
-      parts.symbols[first + i] = coded_byte(upper, dtype == Dtype::f16);
-      plain[i] = plain_byte(upper, dtype == Dtype::f16);
-      if (item == 4) std::memcpy(plain + n_panel + 2 * i, weight, 2);
-    }
+  parts.plain.resize(n * (item - 1));
+  uint8_t *symbols = parts.symbols.data(), *plain = parts.plain.data();
+  const uint8_t* column = raw.data();
+  for (int64_t panel = 0; panel * kPanelRows < weights.n_rows; ++panel) {
+    const int64_t rows = stored_rows(panel, weights.n_rows);
+    uint8_t* low_halves = plain + rows * weights.n_cols;
+    for (int64_t col = 0; col < weights.n_cols; ++col, column += kPanelRows * item)
+      for (int64_t row = 0; row < rows; ++row) {
+        const uint8_t* weight = column + row * item;
+        uint16_t upper;
+        std::memcpy(&upper, weight + item - 2, 2);
+        *symbols++ = coded_byte(upper, f16);
+        *plain++ = plain_byte(upper, f16);
+        if (item == 4) {
+          std::memcpy(low_halves, weight, 2);
+          low_halves += 2;
+        }
+      }
+    if (item == 4) plain = low_halves;
+  }
   return parts;
 }
 
@@ -84,9 +96,7 @@ void append_codes(const uint8_t* symbols, uint64_t n, const uint8_t (&lengths)[k
 }  // namespace
 
 bool encode(const Weights& weights, EncodedTile* tile) {
-  const std::vector<uint8_t> raw = raw_panels(weights);
-  const uint64_t n_panel = static_cast<uint64_t>(weights.n_cols) * kPanelRows;
-  const Split parts = split(raw, weights.dtype, n_panel);
+  const Split parts = split(weights);
   Counts counts{};
   for (const uint8_t symbol : parts.symbols) ++counts[symbol];
   uint8_t lengths[kSymbols];
@@ -96,13 +106,16 @@ bool encode(const Weights& weights, EncodedTile* tile) {
 
   std::vector<uint32_t> ends;
   std::vector<uint8_t> streams;
-  for (uint64_t first = 0; first < parts.symbols.size(); first += n_panel)
+  const int64_t panels = (weights.n_rows + kPanelRows - 1) / kPanelRows;
+  for (int64_t panel = 0; panel < panels; ++panel) {
+    const int64_t rows = stored_rows(panel, weights.n_rows);
+    const uint8_t* symbols = parts.symbols.data() + panel * kPanelRows * weights.n_cols;
     for (int q = 0; q < kStreams; ++q) {
       const int64_t begin = first_column(q, weights.n_cols), end = first_column(q + 1, weights.n_cols);
-      append_codes(parts.symbols.data() + first + begin * kPanelRows, (end - begin) * kPanelRows, lengths, words,
-                   &streams);
+      append_codes(symbols + begin * rows, (end - begin) * rows, lengths, words, &streams);
       ends.push_back(static_cast<uint32_t>(streams.size()));
     }
+  }
 
   std::vector<uint8_t>& out = tile->prefix;
   out.clear();
@@ -111,7 +124,8 @@ bool encode(const Weights& weights, EncodedTile* tile) {
   out.insert(out.end(), table, table + ends.size() * sizeof(uint32_t));
   out.insert(out.end(), parts.plain.begin(), parts.plain.end());
   out.insert(out.end(), streams.begin(), streams.end());
-  return out.size() < raw.size();
+  return out.size() <
+         static_cast<uint64_t>(panels) * kPanelRows * weights.n_cols * float_layout(weights.dtype).item_bytes();
 }
 
 }  // namespace vx::dense
