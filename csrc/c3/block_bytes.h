@@ -22,14 +22,17 @@ inline U8x16 load_bytes(const void* from) {
 
 inline void store_bytes(void* to, U8x16 v) { std::memcpy(to, &v, sizeof v); }
 
+// Every byte `b`.
+inline U8x16 all(uint8_t b) { return U8x16{b, b, b, b, b, b, b, b, b, b, b, b, b, b, b, b}; }
+
 // Every byte shifted by itself.
 template <int n>
 inline U8x16 shift_right(U8x16 v) {
-  return reinterpret_cast<U8x16>(reinterpret_cast<U16x8>(v) >> n) & static_cast<uint8_t>(255 >> n);
+  return reinterpret_cast<U8x16>(reinterpret_cast<U16x8>(v) >> n) & all(static_cast<uint8_t>(255 >> n));
 }
 template <int n>
 inline U8x16 shift_left(U8x16 v) {
-  return reinterpret_cast<U8x16>(reinterpret_cast<U16x8>(v) << n) & static_cast<uint8_t>(255 << n);
+  return reinterpret_cast<U8x16>(reinterpret_cast<U16x8>(v) << n) & all(static_cast<uint8_t>(255 << n));
 }
 
 // The bytes of 8 columns x 64 rows, each column in vector byte order; missing rows and columns are zero weights.

@@ -113,13 +113,13 @@ uint32_t choose_base(const std::array<uint32_t, 256>& exponents) {
 
 // Returns whether a weight of the block needs an escape.
 bool write_block(const BlockBytes& block, uint32_t base, uint8_t* out) {
-  const auto window = static_cast<uint8_t>(base);
+  const U8x16 window = all(static_cast<uint8_t>(base));
   U8x16 outside{};
   auto nibble = [&](U8x16 high) {
-    const U8x16 exponent = high & 127, code = exponent - window;
-    const auto inside = reinterpret_cast<U8x16>(code - 1 < Exact12::kWindow);
+    const U8x16 exponent = high & all(127), code = exponent - window;
+    const auto inside = reinterpret_cast<U8x16>(code - all(1) < all(Exact12::kWindow));
     outside |= exponent & ~inside;
-    return (shift_right<4>(high) & 8) | (code & inside);
+    return (shift_right<4>(high) & all(8)) | (code & inside);
   };
   for (int pair = 0; pair < kBlockCols / 2; ++pair)
     for (int at = 0; at < kPanelRows; at += 16) {

@@ -33,12 +33,13 @@ struct ExactBf16Blocks {
     for (int col = 0; col < kBlockCols; ++col) {
       const U8x16 high = load_bytes(bytes.high[col] + at);
       low[col] = load_bytes(bytes.low[col] + at);
-      const U8x16 e = high + high + shift_right<7>(low[col]), code = e - base;
-      const auto inside = reinterpret_cast<U8x16>(code - 1 < kWindow), zero = reinterpret_cast<U8x16>(e == 0);
-      store_bytes(escaped[col] + at, ~(inside | zero) & 1);
-      nibbles[col] = (shift_right<4>(high) & 8) | (code & inside);
-      const U8x16 top = reinterpret_cast<U8x16>((low[col] & 64) != 0);
-      top_bits |= top & static_cast<uint8_t>(1 << col);
+      const U8x16 e = high + high + shift_right<7>(low[col]), code = e - all(base);
+      const auto inside = reinterpret_cast<U8x16>(code - all(1) < all(kWindow)),
+                 zero = reinterpret_cast<U8x16>(e == all(0));
+      store_bytes(escaped[col] + at, ~(inside | zero) & all(1));
+      nibbles[col] = (shift_right<4>(high) & all(8)) | (code & inside);
+      const U8x16 top = reinterpret_cast<U8x16>((low[col] & all(64)) != all(0));
+      top_bits |= top & all(static_cast<uint8_t>(1 << col));
     }
 #pragma GCC unroll 4
     for (int pair = 0; pair < kBlockCols / 2; ++pair)
@@ -49,9 +50,9 @@ struct ExactBf16Blocks {
       const U8x16* columns = low + 4 * group;
       const U8x16 fourth = columns[3];
       uint8_t* out = residual + group * 192 + at;
-      store_bytes(out, (columns[0] & 63) | shift_left<6>(fourth));
-      store_bytes(out + 64, (columns[1] & 63) | (shift_left<4>(fourth) & 192));
-      store_bytes(out + 128, (columns[2] & 63) | (shift_left<2>(fourth) & 192));
+      store_bytes(out, (columns[0] & all(63)) | shift_left<6>(fourth));
+      store_bytes(out + 64, (columns[1] & all(63)) | (shift_left<4>(fourth) & all(192)));
+      store_bytes(out + 128, (columns[2] & all(63)) | (shift_left<2>(fourth) & all(192)));
     }
   }
 };

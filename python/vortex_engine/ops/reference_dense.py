@@ -76,7 +76,7 @@ def encode_panels(weights: NDArray[Any], dtype: int, n_rows: int) -> bytes:
             coded, plain = upper >> 8, upper & 255
         else:
             coded, plain = upper >> 7 & 255, upper >> 8 & 128 | upper & 127
-        symbols.append(coded)
+        symbols.append(coded.astype(np.uint32))
         parts.append(plain.astype(np.uint8).tobytes())
         if dtype == F32:
             parts.append((wide & 0xFFFF).astype("<u2").tobytes())
