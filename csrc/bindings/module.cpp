@@ -9,6 +9,10 @@
 #include "common/errors.h"
 #include "common/pool.h"
 
+#if defined(__linux__)
+#include <fcntl.h>
+#endif
+
 namespace py = pybind11;
 
 namespace {
@@ -33,6 +37,16 @@ uint32_t crc_of(const py::buffer& buffer, uint32_t crc) {
       throw vx::ArgumentError("[crc32c] the buffer must be C-contiguous");
   const py::gil_scoped_release release;
   return vx::crc32c(info.ptr, static_cast<size_t>(info.size * info.itemsize), crc);
+}
+
+// What goes wrong is fsync's to report.
+void start_writeback(int fd, int64_t offset, int64_t n_bytes) {
+  const py::gil_scoped_release release;
+#if defined(__linux__)
+  static_cast<void>(sync_file_range(fd, offset, n_bytes, SYNC_FILE_RANGE_WRITE));
+#else
+  static_cast<void>(fd), static_cast<void>(offset), static_cast<void>(n_bytes);
+#endif
 }
 
 // Raises vortex_engine.errors.<name>(message, **fields).
@@ -70,6 +84,8 @@ PYBIND11_MODULE(_native, m) {
   py::register_exception_translator(translate);
   m.def("simd_levels", simd_levels, "SIMD levels this machine can run, fastest first.");
   m.def("crc32c", crc_of, py::arg("buffer"), py::arg("crc") = 0, "crc32c (Castagnoli) of a buffer, continuing `crc`.");
+  m.def("start_writeback", start_writeback, py::arg("fd"), py::arg("offset"), py::arg("n_bytes"),
+        "Has Linux begin to write a range of a file to the disk, a hint before fsync; does nothing elsewhere.");
   py::class_<vx::Pool>(m, "Pool", "Threads and a SIMD level; results never depend on either.")
       .def(py::init([](int n_threads, const std::string& simd) {
              return std::make_unique<vx::Pool>(n_threads, simd_by_name(simd));

@@ -76,24 +76,28 @@ PanelReader open_panel(const TileView& tile, int64_t panel, PanelScratch& scratc
   return reader;
 }
 
-EncodedTile encode_tile(const Weights& weights, Codec codec) {
+void encode_tile(const Weights& weights, Codec codec, EncodedTile* tile) {
   if (is_upcast_bf16(weights)) {
     const std::vector<uint16_t> narrow = upper_halves(weights);
-    return encode_tile(
-        {reinterpret_cast<const uint8_t*>(narrow.data()), weights.n_cols, weights.n_rows, weights.n_cols, Dtype::bf16},
-        codec);
+    const auto* bytes = reinterpret_cast<const uint8_t*>(narrow.data());
+    return encode_tile({bytes, weights.n_cols, weights.n_rows, weights.n_cols, Dtype::bf16}, codec, tile);
   }
-  EncodedTile tile{};
-  tile.codec = codec;
-  tile.dtype = weights.dtype;
   const TileCodec* encoder = find_codec(static_cast<uint64_t>(codec));
   if (encoder == nullptr) broken_tile("codec id " + std::to_string(static_cast<int>(codec)) + " is unknown");
-  if (encoder->encode(weights, &tile)) return tile;
-  EncodedTile raw{};
-  raw.codec = Codec::raw;
-  raw.dtype = weights.dtype;
-  raw_codec().encode(weights, &raw);
-  return raw;
+  tile->codec = codec;
+  tile->dtype = weights.dtype;
+  tile->residual.clear();
+  if (encoder->encode(weights, tile)) return;
+  tile->codec = Codec::raw;
+  tile->dtype = weights.dtype;
+  tile->residual.clear();
+  raw_codec().encode(weights, tile);
+}
+
+EncodedTile encode_tile(const Weights& weights, Codec codec) {
+  EncodedTile tile{};
+  encode_tile(weights, codec, &tile);
+  return tile;
 }
 
 }  // namespace vx

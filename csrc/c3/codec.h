@@ -28,6 +28,9 @@ struct EncodedTile {
 // int4 store a tile raw that holds a weight that is not finite.
 EncodedTile encode_tile(const Weights& weights, Codec codec);
 
+// The same into the memory of an earlier tile, whatever it holds.
+void encode_tile(const Weights& weights, Codec codec, EncodedTile* tile);
+
 // Writes the n_rows x n_cols bit patterns of a checked tile, row-major: uint16_t (bf16, f16) or uint32_t (f32;
 // int8 and int4 decode to f32).
 void decode_tile(const TileView& tile, void* out);

@@ -62,21 +62,21 @@ const Table& table_of(const uint8_t* packed) {
 // The parts of a tile's prefix.
 struct Parts {
   const uint8_t *ends, *plain, *streams, *end;
-  uint64_t plain_panel_bytes;
 };
+
+uint64_t plain_bytes(const TileEntry& e, int64_t n_rows) {
+  return static_cast<uint64_t>(n_rows) * e.n_cols * (float_layout(e.dtype).item_bytes() - 1);
+}
 
 // Bytes in front of the streams.
 uint64_t fixed_bytes(const TileEntry& e) {
-  const uint64_t plain = decoded_panel_bytes(e) - panel_weights(e);
-  return kLengthBytes + e.n_panels() * (kPanelEntryBytes + plain);
+  return kLengthBytes + e.n_panels() * kPanelEntryBytes + plain_bytes(e, e.n_rows);
 }
 
 Parts parts_of(const TileView& tile) {
   const TileEntry& e = *tile.entry;
-  const uint64_t plain = decoded_panel_bytes(e) - panel_weights(e);
   const uint8_t* ends = tile.prefix + kLengthBytes;
-  return {ends, ends + e.n_panels() * kPanelEntryBytes, tile.prefix + fixed_bytes(e), tile.prefix + e.prefix_bytes,
-          plain};
+  return {ends, ends + e.n_panels() * kPanelEntryBytes, tile.prefix + fixed_bytes(e), tile.prefix + e.prefix_bytes};
 }
 
 // End of stream i of the tile; stream -1 ends where stream 0 begins.
@@ -139,13 +139,14 @@ bool decode_streams(const Table& table, Stream (&streams)[kStreams], const uint8
   return ends_right;
 }
 
-// Writes the panel's symbols.
+// Writes the panel's symbols, column after column of its stored rows.
 bool decode_symbols(const TileView& tile, const Parts& parts, int64_t panel, uint8_t* symbols) {
+  const int64_t n_rows = stored_rows(panel, tile.entry->n_rows);
   Stream streams[kStreams];
   for (int q = 0; q < kStreams; ++q) {
     const uint32_t begin = stream_end(parts, panel * kStreams + q - 1), end = stream_end(parts, panel * kStreams + q);
-    streams[q] = {parts.streams + begin, end - begin, 0, symbols + first_column(q, tile.entry->n_cols) * kPanelRows,
-                  symbols + first_column(q + 1, tile.entry->n_cols) * kPanelRows};
+    streams[q] = {parts.streams + begin, end - begin, 0, symbols + first_column(q, tile.entry->n_cols) * n_rows,
+                  symbols + first_column(q + 1, tile.entry->n_cols) * n_rows};
   }
   return decode_streams(table_of(tile.prefix), streams, parts.end);
 }
@@ -155,28 +156,38 @@ void join(const uint8_t* symbols, const uint8_t* plain, uint64_t n, uint16_t* ou
   for (uint64_t i = 0; i < n; ++i) out[i] = join_bytes(symbols[i], plain[i], f16);
 }
 
-void join_f32(const uint8_t* symbols, const uint8_t* plain, uint64_t n, uint32_t* out) {
+void join_f32(const uint8_t* symbols, const uint8_t* plain, const uint8_t* low_halves, uint64_t n, uint32_t* out) {
   for (uint64_t i = 0; i < n; ++i) {
     uint16_t low;
-    std::memcpy(&low, plain + n + 2 * i, 2);
+    std::memcpy(&low, low_halves + 2 * i, 2);
     out[i] = static_cast<uint32_t>(join_bytes(symbols[i], plain[i], false)) << 16 | low;
   }
 }
 
+// The n weights from the i-th of a panel of n_panel stored ones.
+void join_weights(Dtype dtype, const uint8_t* symbols, const uint8_t* plain, uint64_t n_panel, uint64_t i, uint64_t n,
+                  uint8_t* out) {
+  if (dtype == Dtype::f32)
+    join_f32(symbols + i, plain + i, plain + n_panel + 2 * i, n, reinterpret_cast<uint32_t*>(out));
+  else if (dtype == Dtype::f16)
+    join<true>(symbols + i, plain + i, n, reinterpret_cast<uint16_t*>(out));
+  else
+    join<false>(symbols + i, plain + i, n, reinterpret_cast<uint16_t*>(out));
+}
+
 void decode_panel(const TileView& tile, int64_t panel, PanelScratch& scratch) {
   const TileEntry& e = *tile.entry;
-  const uint64_t n = panel_weights(e), n_bytes = decoded_panel_bytes(e);
+  const uint64_t n_rows = stored_rows(panel, e.n_rows), n = n_rows * e.n_cols, n_bytes = decoded_panel_bytes(e);
   if (scratch.size() < n_bytes + n) scratch.resize(n_bytes + n);
   const Parts parts = parts_of(tile);
-  uint8_t* symbols = scratch.data() + n_bytes;
-  const uint8_t* plain = parts.plain + panel * parts.plain_panel_bytes;
+  uint8_t *out = scratch.data(), *symbols = out + n_bytes;
+  const uint8_t* plain = parts.plain + plain_bytes(e, panel * kPanelRows);
   decode_symbols(tile, parts, panel, symbols);
-  if (e.dtype == Dtype::f32)
-    join_f32(symbols, plain, n, reinterpret_cast<uint32_t*>(scratch.data()));
-  else if (e.dtype == Dtype::f16)
-    join<true>(symbols, plain, n, reinterpret_cast<uint16_t*>(scratch.data()));
-  else
-    join<false>(symbols, plain, n, reinterpret_cast<uint16_t*>(scratch.data()));
+  if (n_rows == kPanelRows) return join_weights(e.dtype, symbols, plain, n, 0, n, out);
+  std::memset(out, 0, n_bytes);
+  const uint64_t column_bytes = n_bytes / e.n_cols;
+  for (uint64_t i = 0; i < n; i += n_rows, out += column_bytes)
+    join_weights(e.dtype, symbols, plain, n, i, n_rows, out);
 }
 
 void check_entry(const TileEntry& e) {

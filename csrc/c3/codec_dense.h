@@ -17,6 +17,11 @@ constexpr int64_t kPanelEntryBytes = kStreams * sizeof(uint32_t);
 // First column of a panel's stream; stream kStreams is the end.
 constexpr int64_t first_column(int64_t stream, int64_t n_cols) { return stream * n_cols / kStreams; }
 
+// Rows of a panel that are stored: those that the tile has.
+constexpr int64_t stored_rows(int64_t panel, int64_t n_rows) {
+  return n_rows - panel * kPanelRows < kPanelRows ? n_rows - panel * kPanelRows : kPanelRows;
+}
+
 // Canonical code words of a complete code, first bit lowest.
 void code_words(const uint8_t (&lengths)[kSymbols], uint16_t (&words)[kSymbols]);
 

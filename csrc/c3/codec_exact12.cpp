@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "c3/block_bytes.h"
 #include "c3/codec_table.h"
 #include "c3/encode_exact.h"
 #include "c3/float_layout.h"
@@ -96,14 +97,12 @@ void decode(const TileView& tile, void* out) {
   }
 }
 
-uint32_t upper_exponent(uint16_t weight) { return weight >> 8 & 127; }
-
-// The window with the fewest escapes; the lowest on ties.
-uint32_t choose_base(const std::array<uint32_t, 128>& histogram) {
+// The window with the fewest escapes; the lowest on ties. An upper exponent is that of two exponents.
+uint32_t choose_base(const std::array<uint32_t, 256>& exponents) {
   uint32_t best = 0, base = 0;
-  for (uint32_t b = 0; b + Exact12::kWindow < histogram.size(); ++b) {
+  for (uint32_t b = 0; b + Exact12::kWindow < 128; ++b) {
     uint32_t covered = 0;
-    for (uint32_t code = 1; code <= Exact12::kWindow; ++code) covered += histogram[b + code];
+    for (uint32_t e = 2 * (b + 1); e < 2 * (b + 1 + Exact12::kWindow); ++e) covered += exponents[e];
     if (covered > best) {
       best = covered;
       base = b;
@@ -112,47 +111,34 @@ uint32_t choose_base(const std::array<uint32_t, 128>& histogram) {
   return base;
 }
 
-// 8 columns x 64 rows, each column in vector byte order; missing rows and columns are zero weights.
-using Block = uint16_t[kBlockCols][kPanelRows];
-
-void read_block(const Weights& weights, int64_t row0, int64_t col0, Block& out) {
-  const int64_t rows = std::min(kPanelRows, weights.n_rows - row0), cols = std::min(kBlockCols, weights.n_cols - col0);
-  if (rows < kPanelRows || cols < kBlockCols) std::memset(out, 0, sizeof out);
-  const auto* items = reinterpret_cast<const uint16_t*>(weights.data);
-  for (int64_t row = 0; row < rows; ++row) {
-    const uint16_t* source = items + (row0 + row) * weights.row_stride + col0;
-    const int at = byte_of_row(static_cast<int>(row));
-    for (int64_t col = 0; col < cols; ++col) out[col][at] = source[col];
-  }
-}
-
 // Returns whether a weight of the block needs an escape.
-bool write_block(const Block& weights, uint32_t base, uint8_t* out) {
-  uint8_t outside = 0;
-  for (int pair = 0; pair < kBlockCols / 2; ++pair) {
-    const auto &even = weights[2 * pair], &odd = weights[2 * pair + 1];
-    auto nibble = [&](uint16_t weight) {
-      const auto high = static_cast<uint8_t>(weight >> 8);
-      const auto exponent = static_cast<uint8_t>(high & 127), code = static_cast<uint8_t>(exponent - base);
-      const bool inside = static_cast<uint8_t>(code - 1) < Exact12::kWindow;
-      outside = static_cast<uint8_t>(outside | (inside ? 0 : exponent));
-      return static_cast<uint8_t>((high >> 7) << 3 | (inside ? code : 0));
-    };
-    for (int at = 0; at < kPanelRows; ++at) {
-      out[pair * 64 + at] = static_cast<uint8_t>(nibble(even[at]) | nibble(odd[at]) << 4);
-      out[256 + pair * 128 + at] = static_cast<uint8_t>(even[at]);
-      out[256 + pair * 128 + 64 + at] = static_cast<uint8_t>(odd[at]);
+bool write_block(const BlockBytes& block, uint32_t base, uint8_t* out) {
+  const U8x16 window = all(static_cast<uint8_t>(base));
+  U8x16 outside{};
+  auto nibble = [&](U8x16 high) {
+    const U8x16 exponent = high & all(127), code = exponent - window;
+    const auto inside = reinterpret_cast<U8x16>(code - all(1) < all(Exact12::kWindow));
+    outside |= exponent & ~inside;
+    return (shift_right<4>(high) & all(8)) | (code & inside);
+  };
+  for (int pair = 0; pair < kBlockCols / 2; ++pair)
+    for (int at = 0; at < kPanelRows; at += 16) {
+      const U8x16 even = nibble(load_bytes(block.high[2 * pair] + at));
+      const U8x16 odd = nibble(load_bytes(block.high[2 * pair + 1] + at));
+      store_bytes(out + pair * 64 + at, even | shift_left<4>(odd));
     }
-  }
-  return outside != 0;
+  std::memcpy(out + 256, block.low, sizeof block.low);
+  uint64_t any[2];
+  std::memcpy(any, &outside, sizeof any);
+  return (any[0] | any[1]) != 0;
 }
 
 // Returns how many; by rising position.
-int append_escapes(const Block& weights, uint32_t base, std::vector<uint16_t>& escapes) {
+int append_escapes(const BlockBytes& block, uint32_t base, std::vector<uint16_t>& escapes) {
   int n = 0;
   for (int col = 0; col < kBlockCols; ++col)
     for (int row = 0; row < kPanelRows; ++row) {
-      const uint32_t exponent = upper_exponent(weights[col][byte_of_row(row)]);
+      const uint32_t exponent = block.high[col][byte_of_row(row)] & 127;
       if (exponent == 0 || exponent - base - 1 < Exact12::kWindow) continue;
       escapes.push_back(static_cast<uint16_t>((col * kPanelRows + row) | exponent << 9));
       ++n;
@@ -172,30 +158,28 @@ bool encode(const Weights& weights, EncodedTile* tile) {
   const Parts parts(shape);
   std::vector<uint8_t>& out = tile->prefix;
   out.resize(parts.escapes);
+  // All between table and padding byte is written below.
+  std::memset(out.data(), 0, parts.blocks);
+  out.back() = 0;
   std::vector<uint16_t> escapes;
-  const auto* items = reinterpret_cast<const uint16_t*>(weights.data);
-  Block block_weights;
+  BlockBytes bytes;
   for (int64_t panel = 0; panel < panels; ++panel) {
     const int64_t row0 = panel * kPanelRows;
-    std::array<uint32_t, 128> histogram{};
-    for (int64_t row = row0; row < std::min(row0 + kPanelRows, weights.n_rows); ++row)
-      for (int64_t col = 0; col < weights.n_cols; ++col)
-        ++histogram[upper_exponent(items[row * weights.row_stride + col])];
-    const uint32_t base = choose_base(histogram);
+    const uint32_t base = choose_base(count_exponents(weights, row0));
     const size_t first = escapes.size();
     for (int64_t block = 0; block < blocks; ++block) {
       const int64_t index = panel * blocks + block;
-      read_block(weights, row0, block * kBlockCols, block_weights);
-      if (!write_block(block_weights, base, out.data() + parts.blocks + index * Exact12::kBlockBytes)) continue;
-      const int n = append_escapes(block_weights, base, escapes);
+      read_block(weights, row0, block * kBlockCols, bytes);
+      const bool escapes_any = write_block(bytes, base, out.data() + parts.blocks + index * Exact12::kBlockBytes);
+      const int n = escapes_any ? append_escapes(bytes, base, escapes) : 0;
       if (n > Exact12::kMaxEscapes) return false;
       out[parts.counts + index] = static_cast<uint8_t>(n);
     }
     const Exact12PanelHeader header{base, static_cast<uint32_t>(escapes.size() - first)};
     std::memcpy(out.data() + panel * sizeof header, &header, sizeof header);
   }
-  const auto* bytes = reinterpret_cast<const uint8_t*>(escapes.data());
-  out.insert(out.end(), bytes, bytes + 2 * escapes.size());
+  const auto* entries = reinterpret_cast<const uint8_t*>(escapes.data());
+  out.insert(out.end(), entries, entries + 2 * escapes.size());
   return out.size() < static_cast<uint64_t>(panels) * weights.n_cols * kPanelRows * sizeof(uint16_t);
 }
 

@@ -19,7 +19,7 @@ struct TileCodec {
   void (*decode)(const TileView& tile, void* out);
   void (*open)(const TileView& tile, int64_t panel, PanelReader* reader, PanelScratch& scratch);
   // False when the tile is to be stored raw. Weights of dtype f32 are not upcast bf16. A codec that does not take a
-  // dtype may name another one in tile->codec.
+  // dtype may name another one in tile->codec. The prefix may hold an earlier tile's bytes; the residual is empty.
   bool (*encode)(const Weights& weights, EncodedTile* tile);
 };
 

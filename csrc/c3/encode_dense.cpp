@@ -5,6 +5,7 @@
 
 #include "c3/codec_dense.h"
 #include "c3/decoded_panels.h"
+#include "c3/float_layout.h"
 
 namespace vx::dense {
 namespace {
@@ -46,72 +47,106 @@ void choose_lengths(Counts counts, uint8_t (&lengths)[kSymbols]) {
     for (int k = 0; k < kSymbols; ++k) lengths[k] += row[i].uses[k];
 }
 
-struct Split {
-  std::vector<uint8_t> symbols, plain;  // panel after panel
-};
-
-Split split(const std::vector<uint8_t>& raw, Dtype dtype, uint64_t n_panel) {
-  const int item = dtype == Dtype::f32 ? 4 : 2;
-  const uint64_t n = raw.size() / item;
-  Split parts;
-  parts.symbols.resize(n);
-  parts.plain.resize(raw.size() - n);
-  uint8_t* plain = parts.plain.data();
-  for (uint64_t first = 0; first < n; first += n_panel, plain += n_panel * (item - 1))
-    for (uint64_t i = 0; i < n_panel; ++i) {
-      const uint8_t* weight = raw.data() + (first + i) * item;
-      uint16_t upper;
-      std::memcpy(&upper, weight + item - 2, 2);
-      parts.symbols[first + i] = coded_byte(upper, dtype == Dtype::f16);
-      plain[i] = plain_byte(upper, dtype == Dtype::f16);
-      if (item == 4) std::memcpy(plain + n_panel + 2 * i, weight, 2);
+// Splits n weights of a column; returns the end of the low halves, which only fp32 has.
+template <class Item>
+uint8_t* split_column(const Item* weights, int64_t n, bool f16, uint8_t* symbols, uint8_t* plain, uint8_t* low_halves) {
+  for (int64_t i = 0; i < n; ++i) {
+    const auto upper = static_cast<uint16_t>(weights[i] >> 8 * (sizeof(Item) - 2));
+    symbols[i] = coded_byte(upper, f16);
+    plain[i] = plain_byte(upper, f16);
+    if constexpr (sizeof(Item) == 4) {
+      const auto low = static_cast<uint16_t>(weights[i]);
+      std::memcpy(low_halves, &low, sizeof low);
+      low_halves += sizeof low;
     }
-  return parts;
+  }
+  return low_halves;
+}
+
+// Writes the symbols and the other bytes of the rows that the tile has, panel after panel.
+template <class Item>
+void split(const Weights& weights, uint8_t* symbols, uint8_t* plain) {
+  Weights panel = weights;
+  for (int64_t row0 = 0; row0 < weights.n_rows; row0 += kPanelRows) {
+    panel.data = weights.data + row0 * weights.row_stride * sizeof(Item);
+    panel.n_rows = std::min(kPanelRows, weights.n_rows - row0);
+    const std::vector<uint8_t> raw = raw_panels(panel);
+    const auto* column = reinterpret_cast<const Item*>(raw.data());
+    const int64_t n = panel.n_rows * weights.n_cols;
+    uint8_t* low_halves = sizeof(Item) == 4 ? plain + n : nullptr;
+    for (int64_t at = 0; at < n; at += panel.n_rows, column += kPanelRows)
+      low_halves =
+          split_column(column, panel.n_rows, weights.dtype == Dtype::f16, symbols + at, plain + at, low_halves);
+    symbols += n;
+    plain += n * (sizeof(Item) - 1);
+  }
+}
+
+Counts count(const std::vector<uint8_t>& symbols) {
+  // Neighbours are often equal: in tables of their own they need not wait for each other.
+  uint32_t counts[8][kSymbols] = {};
+  size_t i = 0;
+  for (; i + 8 <= symbols.size(); i += 8)
+#pragma GCC unroll 8
+    for (int k = 0; k < 8; ++k) ++counts[k][symbols[i + k]];
+  for (; i < symbols.size(); ++i) ++counts[0][symbols[i]];
+  Counts sums{};
+  for (const auto& table : counts)
+    for (int symbol = 0; symbol < kSymbols; ++symbol) sums[symbol] += table[symbol];
+  return sums;
 }
 
 void append_codes(const uint8_t* symbols, uint64_t n, const uint8_t (&lengths)[kSymbols],
                   const uint16_t (&words)[kSymbols], std::vector<uint8_t>* out) {
+  const size_t begin = out->size();
+  out->resize(begin + n * kMaxLength / 8 + 9);  // a word of eight bytes is written wherever the last bit goes
+  uint8_t* to = out->data() + begin;
   uint64_t bits = 0;
   int n_bits = 0;
   for (uint64_t i = 0; i < n; ++i) {
     bits |= static_cast<uint64_t>(words[symbols[i]]) << n_bits;
     n_bits += lengths[symbols[i]];
-    for (; n_bits >= 8; n_bits -= 8, bits >>= 8) out->push_back(static_cast<uint8_t>(bits));
+    if (n_bits >= 32) {
+      std::memcpy(to, &bits, 4);
+      to += 4;
+      bits >>= 32;
+      n_bits -= 32;
+    }
   }
-  if (n_bits > 0) out->push_back(static_cast<uint8_t>(bits));
+  std::memcpy(to, &bits, sizeof bits);
+  out->resize(to - out->data() + (n_bits + 7) / 8);
 }
 
 }  // namespace
 
 bool encode(const Weights& weights, EncodedTile* tile) {
-  const std::vector<uint8_t> raw = raw_panels(weights);
-  const uint64_t n_panel = static_cast<uint64_t>(weights.n_cols) * kPanelRows;
-  const Split parts = split(raw, weights.dtype, n_panel);
-  Counts counts{};
-  for (const uint8_t symbol : parts.symbols) ++counts[symbol];
+  const int item = float_layout(weights.dtype).item_bytes();
+  const int64_t n = weights.n_rows * weights.n_cols, panels = (weights.n_rows + kPanelRows - 1) / kPanelRows;
+  const int64_t plain_start = kLengthBytes + panels * kPanelEntryBytes;
+  std::vector<uint8_t>& out = tile->prefix;
+  out.resize(plain_start + n * (item - 1));
+  std::vector<uint8_t> symbols(n);
+  if (item == 4)
+    split<uint32_t>(weights, symbols.data(), out.data() + plain_start);
+  else
+    split<uint16_t>(weights, symbols.data(), out.data() + plain_start);
+
   uint8_t lengths[kSymbols];
   uint16_t words[kSymbols] = {};
-  choose_lengths(counts, lengths);
+  choose_lengths(count(symbols), lengths);
   code_words(lengths, words);
-
-  std::vector<uint32_t> ends;
-  std::vector<uint8_t> streams;
-  for (uint64_t first = 0; first < parts.symbols.size(); first += n_panel)
-    for (int q = 0; q < kStreams; ++q) {
-      const int64_t begin = first_column(q, weights.n_cols), end = first_column(q + 1, weights.n_cols);
-      append_codes(parts.symbols.data() + first + begin * kPanelRows, (end - begin) * kPanelRows, lengths, words,
-                   &streams);
-      ends.push_back(static_cast<uint32_t>(streams.size()));
-    }
-
-  std::vector<uint8_t>& out = tile->prefix;
-  out.clear();
-  for (int i = 0; i < kSymbols; i += 2) out.push_back(static_cast<uint8_t>(lengths[i] | lengths[i + 1] << 4));
-  const auto* table = reinterpret_cast<const uint8_t*>(ends.data());
-  out.insert(out.end(), table, table + ends.size() * sizeof(uint32_t));
-  out.insert(out.end(), parts.plain.begin(), parts.plain.end());
-  out.insert(out.end(), streams.begin(), streams.end());
-  return out.size() < raw.size();
+  for (int i = 0; i < kSymbols; i += 2) out[i / 2] = static_cast<uint8_t>(lengths[i] | lengths[i + 1] << 4);
+  const size_t streams_start = out.size();
+  const uint8_t* next = symbols.data();
+  for (int64_t stream = 0; stream < panels * kStreams; ++stream) {
+    const int64_t rows = stored_rows(stream / kStreams, weights.n_rows), q = stream % kStreams;
+    const int64_t n_stream = (first_column(q + 1, weights.n_cols) - first_column(q, weights.n_cols)) * rows;
+    append_codes(next, n_stream, lengths, words, &out);
+    next += n_stream;
+    const auto end = static_cast<uint32_t>(out.size() - streams_start);
+    std::memcpy(out.data() + kLengthBytes + stream * sizeof end, &end, sizeof end);
+  }
+  return out.size() < static_cast<size_t>(panels * kPanelRows * weights.n_cols * item);
 }
 
 }  // namespace vx::dense

@@ -21,5 +21,6 @@ FloatLayout float_layout(Dtype dtype);
 
 // The byte of a 64-byte vector that holds `row`: unpacking bytes to words to lanes then gives rows in natural order.
 constexpr int byte_of_row(int row) { return 16 * ((row >> 2) & 3) + 8 * (row >> 5) + 2 * (row & 3) + ((row >> 4) & 1); }
+constexpr int row_of_byte(int at) { return 32 * ((at >> 3) & 1) + 16 * (at & 1) + 4 * (at >> 4) + ((at >> 1) & 3); }
 
 }  // namespace vx

@@ -34,6 +34,16 @@ uint64_t load_u64(const uint8_t* p) {
   return v;
 }
 
+// The product of two polynomials modulo the checksum's; the highest bit is the coefficient of 1.
+uint32_t multiply(uint32_t a, uint32_t b) {
+  uint32_t product = 0;
+  for (uint32_t bit = 1u << 31; bit != 0; bit >>= 1) {
+    if (a & bit) product ^= b;
+    b = (b >> 1) ^ ((b & 1) ? kPolynomial : 0);
+  }
+  return product;
+}
+
 #if defined(__x86_64__)
 
 // Advances the register over a fixed number of zero bytes: what joins lanes that were computed side by side.
@@ -96,6 +106,13 @@ uint32_t crc32c_portable(const void* data, size_t n, uint32_t crc) {
   }
   for (; n > 0; --n, ++p) c = (c >> 8) ^ kTables[0][(c ^ *p) & 255];
   return ~c;
+}
+
+uint32_t crc32c_joined(uint32_t crc_a, uint32_t crc_b, size_t n) {
+  uint32_t shift = 1u << 31, byte = 1u << 23;  // x^(8n) so far, x^(8 * 2^i)
+  for (; n > 0; n >>= 1, byte = multiply(byte, byte))
+    if (n & 1) shift = multiply(shift, byte);
+  return multiply(shift, crc_a) ^ crc_b;
 }
 
 uint32_t crc32c(const void* data, size_t n, uint32_t crc) {

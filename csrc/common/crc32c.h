@@ -10,7 +10,10 @@ namespace vx {
 // Uses the SSE4.2 instruction where the machine has it.
 uint32_t crc32c(const void* data, size_t n, uint32_t crc = 0);
 
-// The same function from tables alone.
+// The checksum of a + b from those of a and of b, which has n bytes, without reading either.
+uint32_t crc32c_joined(uint32_t crc_a, uint32_t crc_b, size_t n);
+
+// The same function as crc32c from tables alone.
 uint32_t crc32c_portable(const void* data, size_t n, uint32_t crc = 0);
 
 }  // namespace vx

@@ -51,6 +51,8 @@ VX_TEST(chaining_is_concatenation) {
   for (size_t cut : {0, 1, 500, 12288, 13000, 27000, 27001}) {
     VX_CHECK_EQ(crc32c(bytes.data() + cut, bytes.size() - cut, crc32c(bytes.data(), cut)), whole);
     VX_CHECK_EQ(crc32c_portable(bytes.data() + cut, bytes.size() - cut, crc32c(bytes.data(), cut)), whole);
+    const uint32_t after = crc32c(bytes.data() + cut, bytes.size() - cut);
+    VX_CHECK_EQ(vx::crc32c_joined(crc32c(bytes.data(), cut), after, bytes.size() - cut), whole);
   }
 }
 

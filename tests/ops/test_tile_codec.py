@@ -166,6 +166,13 @@ def test_dense_saves_what_it_promises(ctx):
     assert codec == DENSE and not residual and 8 * len(prefix) / weights.size < 10.65
 
 
+@pytest.mark.parametrize(("dtype", "bits"), [(1, 10.65), (3, 26.65)])
+def test_dense_stores_no_rows_that_the_tile_does_not_have(ctx, dtype, bits):
+    weights = gaussian(97, 900, dtype)
+    prefix, _, codec, _ = encode(ctx, weights, dtype, DENSE)
+    assert codec == DENSE and 8 * len(prefix) / weights.size < bits
+
+
 def test_lz4_blocks_are_the_public_format(ctx):
     """Our blocks by the lz4 package, and its blocks (both of its compressors) by our decoder."""
     rng = np.random.default_rng(6)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 
 from vortex_engine import _native
@@ -41,7 +41,7 @@ def write_all(fd: int, data: bytes | memoryview, offset: int) -> None:
         done += os.pwrite(fd, view[done:], offset + done)
 
 
-def write_parts(fd: int, parts: list[bytes], offset: int) -> None:
+def write_parts(fd: int, parts: Iterable[bytes | memoryview], offset: int) -> None:
     """Write all of `parts`, one after the other, at `offset` of the file."""
     for part in parts:
         write_all(fd, part, offset)

@@ -241,6 +241,7 @@ class _Packer:
         self._pool = pool
         self._progress = progress
         self._done_bytes = 0
+        self._spare: list[_native.EncodedGroup] = []  # memory of groups that are written
 
     def write(self, directory: Path, journal: Journal, finished: list[MatrixRecord]) -> list[MatrixRecord]:
         """Write every file of the model; returns the record of every matrix."""
@@ -308,7 +309,8 @@ class _Packer:
         matrix = writer.start_matrix(dtype, behind)
         for _ in self._groups(tensor):
             group, slab = next(slabs)
-            encoded = _native.encode_tiles(
+            encoded = self._spare.pop() if self._spare else _native.EncodedGroup()
+            encoded.encode(
                 self._pool,
                 slab,
                 group.n_rows,
@@ -317,7 +319,7 @@ class _Packer:
                 CODEC_IDS[self._codec_of(tensor)],
                 group.relative_tiles(),
             )
-            matrix.append(group, encoded)
+            matrix.append(group, encoded, self._spare.append)
             self._advance(len(slab), tensor.name)
         return matrix.finish(tensor.name, shard.name)
 

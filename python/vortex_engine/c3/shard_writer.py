@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from vortex_engine.c3.files import write_all, write_parts
 from vortex_engine.c3.geometry import Group
 from vortex_engine.c3.journal import MatrixRecord
 from vortex_engine.c3.layout import (
-    ALIGNMENT,
     CODEC_IDS,
     DTYPE_IDS,
     INDEX_COLUMNS,
@@ -26,8 +26,6 @@ from vortex_engine.c3.layout import (
 from vortex_engine.c3.safetensors_header import TensorSpan, format_header
 from vortex_engine.c3.source import SourceTensor
 from vortex_engine.c3.write_behind import WriteBehind
-
-EncodedTile = tuple[bytes, bytes, int, int]  # prefix, residual, codec id, dtype id
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,26 +56,20 @@ class MatrixWriter:
         self._crc = 0
         self._n_escapes = 0
 
-    def append(self, group: Group, encoded: list[EncodedTile]) -> None:
-        """Write a group: all prefixes, then all residuals, each padded to the alignment."""
-        parts: list[bytes] = []
-        end = self._n_bytes
-        prefix_offsets: list[int] = []
-        residual_offsets: list[int] = []
-        for prefix, *_ in encoded:
-            prefix_offsets.append(end)
-            end += _add_padded(parts, prefix)
-        for _, residual, *_ in encoded:
-            residual_offsets.append(end if residual else 0)
-            end += _add_padded(parts, residual)
-        for i, (tile, (prefix, residual, codec, dtype)) in enumerate(zip(group.tiles, encoded, strict=True)):
-            row0, n_rows, col0, n_cols = tile
+    def append(
+        self, group: Group, encoded: _native.EncodedGroup, release: Callable[[_native.EncodedGroup], None]
+    ) -> None:
+        """Write a group; `release` gets `encoded` back once its bytes are in the file."""
+        tiles, parts = encoded.tiles(), encoded.parts()
+        ends = list(itertools.accumulate(map(len, parts), initial=self._n_bytes))
+        for i, ((row0, n_rows, col0, n_cols), tile) in enumerate(zip(group.tiles, tiles, strict=True)):
+            prefix_bytes, residual_bytes, prefix_crc, residual_crc, codec, dtype = tile
             self._rows.append(
                 [
-                    prefix_offsets[i],
-                    residual_offsets[i],
-                    len(prefix) | len(residual) << 32,
-                    _native.crc32c(prefix) | _native.crc32c(residual) << 32,
+                    ends[i],
+                    ends[len(tiles) + i] if residual_bytes else 0,
+                    prefix_bytes | residual_bytes << 32,
+                    prefix_crc | residual_crc << 32,
                     codec | dtype << 8 | self._source_dtype << 16,
                     row0 | n_rows << 32,
                     col0 | n_cols << 32,
@@ -85,11 +77,22 @@ class MatrixWriter:
                 ]
             )
             if codec == CODEC_IDS["exact"]:
-                self._n_escapes += _count_escapes(prefix, n_rows)
-        self._behind.run(functools.partial(write_parts, self._fd, parts, self._offset + self._n_bytes))
-        for part in parts:
-            self._crc = _native.crc32c(part, self._crc)
-        self._n_bytes = end
+                self._n_escapes += _count_escapes(parts[i], n_rows)
+        self._crc = encoded.extend_crc(self._crc)
+        self._behind.run(functools.partial(self._write, encoded, parts, self._offset + self._n_bytes, release))
+        self._n_bytes = ends[-1]
+
+    def _write(
+        self,
+        encoded: _native.EncodedGroup,
+        parts: list[memoryview],
+        offset: int,
+        release: Callable[[_native.EncodedGroup], None],
+    ) -> None:
+        write_parts(self._fd, parts, offset)
+        # Else the disk would stand idle until the fsync at the shard's end, which then takes as long as the disk does.
+        _native.start_writeback(self._fd, offset, sum(map(len, parts)))
+        release(encoded)
 
     def finish(self, name: str, shard: str) -> MatrixRecord:
         """The record of the finished matrix."""
@@ -161,16 +164,7 @@ class ShardWriter:
         return TensorSpan(name, dtype, shape, begin - self._data_offset, self._end - self._data_offset)
 
 
-def _add_padded(parts: list[bytes], data: bytes) -> int:
-    padding = -len(data) % ALIGNMENT
-    parts += [data, _ZEROS[:padding]]
-    return len(data) + padding
-
-
-_ZEROS = bytes(ALIGNMENT)
-
-
-def _count_escapes(prefix: bytes, n_rows: int) -> int:
+def _count_escapes(prefix: memoryview, n_rows: int) -> int:
     """Escapes of an exact tile, from the panel table at the start of its prefix."""
     table = np.frombuffer(prefix, dtype="<u4", count=-(-n_rows // PANEL_ROWS) * 4)
     # Words 1 and 2 of four: far and near.

@@ -81,7 +81,7 @@ def decode_tile(codec: int, dtype: int, n_rows: int, n_cols: int, prefix: bytes,
     if codec in (INT8, INT4):
         return decode_integers(codec, dtype, n_rows, n_cols, prefix, residual)
     if codec != EXACT:
-        columns = _decode_columns(codec, dtype, panels, n_cols, prefix, residual)
+        columns = _decode_columns(codec, dtype, n_rows, n_cols, prefix, residual)
         return columns.transpose(0, 2, 1).reshape(-1, n_cols)[:n_rows].astype(layout.item)
 
     table_bytes, n_blocks = _table_bytes(panels), panels * blocks
@@ -125,13 +125,13 @@ def decode_tile(codec: int, dtype: int, n_rows: int, n_cols: int, prefix: bytes,
     return weights.transpose(0, 3, 1, 2).reshape(panels * PANEL_ROWS, -1)[:n_rows, :n_cols].astype(layout.item)
 
 
-def _decode_columns(codec: int, dtype: int, panels: int, n_cols: int, prefix: bytes, residual: bytes) -> Patterns:
+def _decode_columns(codec: int, dtype: int, n_rows: int, n_cols: int, prefix: bytes, residual: bytes) -> Patterns:
     """Weights [panel, column, row of the panel] of a codec that keeps whole weights together."""
     item = _LAYOUTS[dtype].item
-    panel_bytes = n_cols * PANEL_ROWS * item.itemsize
+    panels, panel_bytes = -(-n_rows // PANEL_ROWS), n_cols * PANEL_ROWS * item.itemsize
     _expect_sizes(prefix, residual, panels * panel_bytes if codec == RAW else len(prefix), 0)
     if codec == DENSE:
-        return reference_dense.decode_panels(prefix, dtype, panels, n_cols)
+        return reference_dense.decode_panels(prefix, dtype, n_rows, n_cols)
     if codec == EXACT12:
         return reference_exact12.decode_panels(prefix, dtype, panels, n_cols)
     raw = reference_lz4.decode_blocks(prefix, panels, panel_bytes) if codec == LZ4 else prefix
@@ -222,7 +222,7 @@ def encode_tile(weights: Patterns, dtype: int, codec: int) -> EncodedTile:
         tile = reference_lz4.encode_blocks(raw[0], panels), b"", LZ4, dtype
     else:
         columns = np.frombuffer(raw[0], _LAYOUTS[dtype].item).reshape(panels, -1, PANEL_ROWS)
-        tile = reference_dense.encode_panels(columns, dtype), b"", DENSE, dtype
+        tile = reference_dense.encode_panels(columns, dtype, weights.shape[0]), b"", DENSE, dtype
     return tile if len(tile[0]) + len(tile[1]) < len(raw[0]) else raw
 
 
