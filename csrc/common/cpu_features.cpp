@@ -1,5 +1,10 @@
 #include "common/cpu_features.h"
 
+#if defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
 namespace vx {
 
 std::vector<Simd> simd_available() {
@@ -12,6 +17,8 @@ std::vector<Simd> simd_available() {
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   if (avx512) levels.push_back(Simd::avx512);
   if (avx2) levels.push_back(Simd::avx2);
+#elif defined(__aarch64__)
+  levels.push_back(Simd::neon);  // no 64-bit Arm processor is without it
 #endif
   levels.push_back(Simd::scalar);
   return levels;
@@ -23,9 +30,33 @@ const char* simd_name(Simd level) {
       return "avx512";
     case Simd::avx2:
       return "avx2";
+    case Simd::neon:
+      return "neon";
     default:
       return "scalar";
   }
 }
+
+#if defined(__aarch64__)
+bool has_arm_crc32() {
+#if defined(__linux__)
+  return (getauxval(AT_HWCAP) & HWCAP_CRC32) != 0;
+#elif defined(__ARM_FEATURE_CRC32)
+  return true;
+#else
+  return false;
+#endif
+}
+
+bool has_arm_dotprod() {
+#if defined(__linux__)
+  return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+#elif defined(__ARM_FEATURE_DOTPROD)
+  return true;
+#else
+  return false;
+#endif
+}
+#endif
 
 }  // namespace vx

@@ -6,6 +6,12 @@
 
 #if defined(__x86_64__)
 #include <nmmintrin.h>
+#define VX_CRC_INSTRUCTION __attribute__((target("sse4.2")))
+#elif defined(__aarch64__)
+#include <arm_acle.h>
+
+#include "common/cpu_features.h"
+#define VX_CRC_INSTRUCTION __attribute__((target("arch=armv8-a+crc")))
 #endif
 
 namespace vx {
@@ -44,7 +50,21 @@ uint32_t multiply(uint32_t a, uint32_t b) {
   return product;
 }
 
+#if defined(VX_CRC_INSTRUCTION)
+
 #if defined(__x86_64__)
+bool has_instruction() { return __builtin_cpu_supports("sse4.2"); }
+VX_CRC_INSTRUCTION inline uint64_t add_u64(uint64_t crc, uint64_t v) { return _mm_crc32_u64(crc, v); }
+VX_CRC_INSTRUCTION inline uint64_t add_u8(uint64_t crc, uint8_t v) {
+  return _mm_crc32_u8(static_cast<uint32_t>(crc), v);
+}
+#else
+bool has_instruction() { return has_arm_crc32(); }
+VX_CRC_INSTRUCTION inline uint64_t add_u64(uint64_t crc, uint64_t v) {
+  return __crc32cd(static_cast<uint32_t>(crc), v);
+}
+VX_CRC_INSTRUCTION inline uint64_t add_u8(uint64_t crc, uint8_t v) { return __crc32cb(static_cast<uint32_t>(crc), v); }
+#endif
 
 // Advances the register over a fixed number of zero bytes: what joins lanes that were computed side by side.
 class ZeroBytes {
@@ -67,27 +87,27 @@ class ZeroBytes {
 
 // The instruction has a latency of three cycles and a throughput of one: three lanes keep it busy.
 template <size_t kLane>
-__attribute__((target("sse4.2"))) uint32_t three_lanes(const uint8_t*& p, size_t& n, uint32_t crc) {
+VX_CRC_INSTRUCTION uint32_t three_lanes(const uint8_t*& p, size_t& n, uint32_t crc) {
   static const ZeroBytes skip_lane(kLane);
   for (; n >= 3 * kLane; n -= 3 * kLane, p += 3 * kLane) {
     uint64_t a = crc, b = 0, c = 0;
     for (size_t i = 0; i < kLane; i += 8) {
-      a = _mm_crc32_u64(a, load_u64(p + i));
-      b = _mm_crc32_u64(b, load_u64(p + kLane + i));
-      c = _mm_crc32_u64(c, load_u64(p + 2 * kLane + i));
+      a = add_u64(a, load_u64(p + i));
+      b = add_u64(b, load_u64(p + kLane + i));
+      c = add_u64(c, load_u64(p + 2 * kLane + i));
     }
     crc = skip_lane(skip_lane(static_cast<uint32_t>(a)) ^ static_cast<uint32_t>(b)) ^ static_cast<uint32_t>(c);
   }
   return crc;
 }
 
-__attribute__((target("sse4.2"))) uint32_t crc32c_sse42(const uint8_t* p, size_t n, uint32_t crc) {
+VX_CRC_INSTRUCTION uint32_t crc32c_instruction(const uint8_t* p, size_t n, uint32_t crc) {
   crc = ~crc;
   crc = three_lanes<4096>(p, n, crc);
   crc = three_lanes<256>(p, n, crc);
   uint64_t c = crc;
-  for (; n >= 8; n -= 8, p += 8) c = _mm_crc32_u64(c, load_u64(p));
-  for (; n > 0; --n, ++p) c = _mm_crc32_u8(static_cast<uint32_t>(c), *p);
+  for (; n >= 8; n -= 8, p += 8) c = add_u64(c, load_u64(p));
+  for (; n > 0; --n, ++p) c = add_u8(c, *p);
   return ~static_cast<uint32_t>(c);
 }
 
@@ -116,9 +136,9 @@ uint32_t crc32c_joined(uint32_t crc_a, uint32_t crc_b, size_t n) {
 }
 
 uint32_t crc32c(const void* data, size_t n, uint32_t crc) {
-#if defined(__x86_64__)
-  static const bool has_sse42 = __builtin_cpu_supports("sse4.2");
-  if (has_sse42) return crc32c_sse42(static_cast<const uint8_t*>(data), n, crc);
+#if defined(VX_CRC_INSTRUCTION)
+  static const bool is_there = has_instruction();
+  if (is_there) return crc32c_instruction(static_cast<const uint8_t*>(data), n, crc);
 #endif
   return crc32c_portable(data, n, crc);
 }

@@ -7,7 +7,7 @@
 namespace vx {
 
 // Checksum of n bytes; crc is the checksum of what came before them, so crc32c(b, m, crc32c(a, n)) is that of a + b.
-// Uses the SSE4.2 instruction where the machine has it.
+// Uses the instruction of SSE4.2 or of Arm where the machine has it.
 uint32_t crc32c(const void* data, size_t n, uint32_t crc = 0);
 
 // The checksum of a + b from those of a and of b, which has n bytes, without reading either.

@@ -1,4 +1,4 @@
-// One vector type, three instruction sets. A kernel text (*.inl.h) includes this file and is compiled once per SIMD
+// One vector type, four instruction sets. A kernel text (*.inl.h) includes this file and is compiled once per SIMD
 // level; every operation below rounds identically at every level, so a kernel written with it gives equal bits.
 #pragma once
 
@@ -16,10 +16,17 @@
 #elif defined(VX_LEVEL_AVX2)
 #define VX_SIMD_NS avx2
 #include <immintrin.h>
+#elif defined(VX_LEVEL_NEON)
+#if defined(VX_DOTPROD)
+#define VX_SIMD_NS neondotprod
+#else
+#define VX_SIMD_NS neon
+#endif
+#include <arm_neon.h>
 #elif defined(VX_LEVEL_SCALAR)
 #define VX_SIMD_NS scalar
 #else
-#error "compile with one of VX_LEVEL_SCALAR, VX_LEVEL_AVX2, VX_LEVEL_AVX512"
+#error "compile with one of VX_LEVEL_SCALAR, VX_LEVEL_AVX2, VX_LEVEL_AVX512, VX_LEVEL_NEON"
 #endif
 
 #define VX_INLINE static inline __attribute__((always_inline))
@@ -78,6 +85,45 @@ VX_INLINE __m256 add_exponent_half(__m256 a, __m256 magic_biased, float magic) {
 }
 VX_INLINE f32x16 add_exponent(f32x16 a, f32x16 magic_biased, float magic) {
   return {add_exponent_half(a.lo, magic_biased.lo, magic), add_exponent_half(a.hi, magic_biased.hi, magic)};
+}
+
+#elif defined(VX_LEVEL_NEON)
+
+struct f32x16 {
+  float32x4_t a, b, c, d;
+};
+VX_INLINE f32x16 set1(float x) { return {vdupq_n_f32(x), vdupq_n_f32(x), vdupq_n_f32(x), vdupq_n_f32(x)}; }
+VX_INLINE f32x16 load(const float* p) { return {vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12)}; }
+VX_INLINE void store(float* p, f32x16 x) {
+  vst1q_f32(p, x.a);
+  vst1q_f32(p + 4, x.b);
+  vst1q_f32(p + 8, x.c);
+  vst1q_f32(p + 12, x.d);
+}
+// FMAXNM and FMAX treat NaN and zeros in ways of their own: these select as maxps and minps do.
+VX_INLINE float32x4_t max_quarter(float32x4_t x, float32x4_t y) { return vbslq_f32(vcgtq_f32(x, y), x, y); }
+VX_INLINE float32x4_t min_quarter(float32x4_t x, float32x4_t y) { return vbslq_f32(vcltq_f32(x, y), x, y); }
+#define VX_NEON_BINARY(name, intrinsic)                                                          \
+  VX_INLINE f32x16 name(f32x16 x, f32x16 y) {                                                    \
+    return {intrinsic(x.a, y.a), intrinsic(x.b, y.b), intrinsic(x.c, y.c), intrinsic(x.d, y.d)}; \
+  }
+VX_NEON_BINARY(add, vaddq_f32)
+VX_NEON_BINARY(sub, vsubq_f32)
+VX_NEON_BINARY(mul, vmulq_f32)
+VX_NEON_BINARY(div, vdivq_f32)
+VX_NEON_BINARY(max, max_quarter)
+VX_NEON_BINARY(min, min_quarter)
+#undef VX_NEON_BINARY
+VX_INLINE f32x16 fma(f32x16 x, f32x16 y, f32x16 z) {
+  return {vfmaq_f32(z.a, x.a, y.a), vfmaq_f32(z.b, x.b, y.b), vfmaq_f32(z.c, x.c, y.c), vfmaq_f32(z.d, x.d, y.d)};
+}
+VX_INLINE float32x4_t add_exponent_quarter(float32x4_t x, float32x4_t magic_biased, float magic) {
+  const int32x4_t n = vsubq_s32(vreinterpretq_s32_f32(magic_biased), vreinterpretq_s32_f32(vdupq_n_f32(magic)));
+  return vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(x), vshlq_n_s32(n, 23)));
+}
+VX_INLINE f32x16 add_exponent(f32x16 x, f32x16 magic_biased, float magic) {
+  return {add_exponent_quarter(x.a, magic_biased.a, magic), add_exponent_quarter(x.b, magic_biased.b, magic),
+          add_exponent_quarter(x.c, magic_biased.c, magic), add_exponent_quarter(x.d, magic_biased.d, magic)};
 }
 
 #else

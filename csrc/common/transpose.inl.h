@@ -51,6 +51,25 @@ VX_INLINE void transpose16(const float* const* rows, int64_t offset, float* out,
     }
 }
 
+#elif defined(VX_LEVEL_NEON)
+
+VX_INLINE void transpose16(const float* const* rows, int64_t offset, float* out, int64_t out_stride) {
+  for (int i = 0; i < 16; i += 4)
+    for (int j = 0; j < 16; j += 4) {
+      float32x4_t a[4];
+      for (int r = 0; r < 4; ++r) a[r] = vld1q_f32(rows[i + r] + offset + j);
+      const float64x2_t b0 = vreinterpretq_f64_f32(vtrn1q_f32(a[0], a[1]));
+      const float64x2_t b1 = vreinterpretq_f64_f32(vtrn2q_f32(a[0], a[1]));
+      const float64x2_t b2 = vreinterpretq_f64_f32(vtrn1q_f32(a[2], a[3]));
+      const float64x2_t b3 = vreinterpretq_f64_f32(vtrn2q_f32(a[2], a[3]));
+      float* o = out + j * out_stride + i;
+      vst1q_f32(o, vreinterpretq_f32_f64(vtrn1q_f64(b0, b2)));
+      vst1q_f32(o + out_stride, vreinterpretq_f32_f64(vtrn1q_f64(b1, b3)));
+      vst1q_f32(o + 2 * out_stride, vreinterpretq_f32_f64(vtrn2q_f64(b0, b2)));
+      vst1q_f32(o + 3 * out_stride, vreinterpretq_f32_f64(vtrn2q_f64(b1, b3)));
+    }
+}
+
 #else
 
 VX_INLINE void transpose16(const float* const* rows, int64_t offset, float* out, int64_t out_stride) {

@@ -151,6 +151,116 @@ struct Dot<8> {
   VX_INLINE f32x16 total(const Sums& sums) { return {_mm256_cvtepi32_ps(sums.lo), _mm256_cvtepi32_ps(sums.hi)}; }
 };
 
+#elif defined(VX_LEVEL_NEON)
+
+struct Weights16 {
+  int8x16_t a, b, c, d;  // four rows each
+};
+
+template <>
+struct Dot<4> {
+  static constexpr bool kCentred = false;
+  struct Weights {
+    Weights16 even, odd;
+  };
+#if defined(VX_DOTPROD)
+  using Quarter = int32x4_t;
+#else
+  using Quarter = int16x8_t;  // two a row
+#endif
+  struct Sums {
+    Quarter a, b, c, d;
+  };
+
+  VX_INLINE Sums zero() {
+    const Quarter none{};
+    return {none, none, none, none};
+  }
+  VX_INLINE void unpack_quarter(const uint8_t* lanes, int8x16_t& even, int8x16_t& odd) {
+    const uint8x16_t word = vld1q_u8(lanes);
+    even = vreinterpretq_s8_u8(vandq_u8(word, vdupq_n_u8(15)));
+    odd = vreinterpretq_s8_u8(vshrq_n_u8(word, 4));
+  }
+  VX_INLINE Weights unpack(const uint8_t* lanes) {
+    Weights w;
+    unpack_quarter(lanes, w.even.a, w.odd.a);
+    unpack_quarter(lanes + 16, w.even.b, w.odd.b);
+    unpack_quarter(lanes + 32, w.even.c, w.odd.c);
+    unpack_quarter(lanes + 48, w.even.d, w.odd.d);
+    return w;
+  }
+#if defined(VX_DOTPROD)
+  using Columns = int8x8_t;
+  VX_INLINE Quarter add_quarter(Quarter sums, int8x16_t even, int8x16_t odd, Columns q) {
+    return vdotq_lane_s32(vdotq_lane_s32(sums, even, q, 0), odd, q, 1);
+  }
+#else
+  using Columns = int8x8x2_t;  // the even ones twice, the odd ones twice
+  VX_INLINE Quarter add_quarter(Quarter sums, int8x16_t even, int8x16_t odd, Columns q) {
+    const int16x8_t lo = vmlal_s8(vmull_s8(vget_low_s8(even), q.val[0]), vget_low_s8(odd), q.val[1]);
+    const int16x8_t hi = vmlal_s8(vmull_s8(vget_high_s8(even), q.val[0]), vget_high_s8(odd), q.val[1]);
+    return vaddq_s16(sums, vpaddq_s16(lo, hi));
+  }
+#endif
+  VX_INLINE void add(Sums& sums, const Weights& w, const int8_t* q) {
+#if defined(VX_DOTPROD)
+    const Columns columns = vld1_s8(q);
+#else
+    const Columns columns{vreinterpret_s8_s32(vdup_n_s32(four_values(q))),
+                          vreinterpret_s8_s32(vdup_n_s32(four_values(q + 4)))};
+#endif
+    sums = {add_quarter(sums.a, w.even.a, w.odd.a, columns), add_quarter(sums.b, w.even.b, w.odd.b, columns),
+            add_quarter(sums.c, w.even.c, w.odd.c, columns), add_quarter(sums.d, w.even.d, w.odd.d, columns)};
+  }
+  VX_INLINE float32x4_t total_quarter(Quarter sums) {
+#if defined(VX_DOTPROD)
+    return vcvtq_f32_s32(sums);
+#else
+    return vcvtq_f32_s32(vpaddlq_s16(sums));
+#endif
+  }
+  VX_INLINE f32x16 total(const Sums& sums) {
+    return {total_quarter(sums.a), total_quarter(sums.b), total_quarter(sums.c), total_quarter(sums.d)};
+  }
+};
+
+template <>
+struct Dot<8> {
+  static constexpr bool kCentred = true;
+  using Weights = Weights16;  // u - 128
+  using Quarter = int32x4_t;
+  struct Sums {
+    Quarter a, b, c, d;
+  };
+
+  VX_INLINE Sums zero() {
+    const Quarter none{};
+    return {none, none, none, none};
+  }
+  VX_INLINE int8x16_t centred(const uint8_t* lanes) {
+    return vreinterpretq_s8_u8(veorq_u8(vld1q_u8(lanes), vdupq_n_u8(128)));
+  }
+  VX_INLINE Weights unpack(const uint8_t* lanes) {
+    return {centred(lanes), centred(lanes + 16), centred(lanes + 32), centred(lanes + 48)};
+  }
+  VX_INLINE Quarter add_quarter(Quarter sums, int8x16_t w, int8x16_t four) {
+#if defined(VX_DOTPROD)
+    return vdotq_s32(sums, w, four);
+#else
+    const int16x8_t lo = vmull_s8(vget_low_s8(w), vget_low_s8(four)), hi = vmull_high_s8(w, four);
+    return vpadalq_s16(sums, vpaddq_s16(lo, hi));
+#endif
+  }
+  VX_INLINE void add(Sums& sums, const Weights& w, const int8_t* q) {
+    const int8x16_t four = vreinterpretq_s8_s32(vdupq_n_s32(four_values(q)));
+    sums = {add_quarter(sums.a, w.a, four), add_quarter(sums.b, w.b, four), add_quarter(sums.c, w.c, four),
+            add_quarter(sums.d, w.d, four)};
+  }
+  VX_INLINE f32x16 total(const Sums& sums) {
+    return {vcvtq_f32_s32(sums.a), vcvtq_f32_s32(sums.b), vcvtq_f32_s32(sums.c), vcvtq_f32_s32(sums.d)};
+  }
+};
+
 #else
 
 struct ScalarDot {

@@ -66,9 +66,11 @@ template <int kBits>
 VX_INLINE void add_group_of_rows(const uint8_t* lanes, const GroupParameters& parameters, const ActivationRows& rows,
                                  int64_t n_rows, float* acc) {
 #if defined(VX_LEVEL_AVX512)
-  constexpr int kVectors = 4;
+  constexpr int kOne = 4, kVectors = 4;
+#elif defined(VX_LEVEL_NEON)
+  constexpr int kOne = 2, kVectors = 1;
 #else
-  constexpr int kVectors = 1;
+  constexpr int kOne = 4, kVectors = 1;
 #endif
   int64_t m = 0;
   for (; m + 4 <= n_rows; m += 4)
@@ -79,7 +81,7 @@ VX_INLINE void add_group_of_rows(const uint8_t* lanes, const GroupParameters& pa
     case 2:
       return add_group<kBits, 2, 2>(lanes, parameters, rows.from_row(m), acc + m * kPanelRows);
     case 1:
-      return add_group<kBits, 1, 4>(lanes, parameters, rows.from_row(m), acc + m * kPanelRows);
+      return add_group<kBits, 1, kOne>(lanes, parameters, rows.from_row(m), acc + m * kPanelRows);
     default:
       return;
   }

@@ -15,7 +15,7 @@ namespace vx::VX_SIMD_NS {
 // Rows x vectors of accumulators that live in registers.
 #if defined(VX_LEVEL_AVX512)
 static constexpr int kTileRows = 4, kTileVecs = 4;
-#elif defined(VX_LEVEL_AVX2)
+#elif defined(VX_LEVEL_AVX2) || defined(VX_LEVEL_NEON)
 static constexpr int kTileRows = 2, kTileVecs = 2;
 #else
 static constexpr int kTileRows = 1, kTileVecs = 1;

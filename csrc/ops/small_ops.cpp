@@ -73,9 +73,10 @@ const SmallOps& small_ops(Simd level) {
 #if defined(__x86_64__)
   if (level == Simd::avx512) return avx512::kSmallOps;
   if (level == Simd::avx2) return avx2::kSmallOps;
-#else
-  (void)level;
+#elif defined(__aarch64__)
+  if (level == Simd::neon) return neon::kSmallOps;
 #endif
+  (void)level;
   return scalar::kSmallOps;
 }
 

@@ -78,6 +78,10 @@ extern const SmallOps kSmallOps;
 namespace avx512 {
 extern const SmallOps kSmallOps;
 }
+#elif defined(__aarch64__)
+namespace neon {
+extern const SmallOps kSmallOps;
+}
 #endif
 
 }  // namespace vx

@@ -128,6 +128,79 @@ VX_INLINE void widen_bf16(const uint8_t* p, float* out) {
   }
 }
 
+#elif defined(VX_LEVEL_NEON)
+
+struct u8x64 {
+  uint8x16_t a, b, c, d;
+};
+using Lut = uint8x16_t;
+VX_INLINE u8x64 load_bytes(const uint8_t* p) {
+  return {vld1q_u8(p), vld1q_u8(p + 16), vld1q_u8(p + 32), vld1q_u8(p + 48)};
+}
+VX_INLINE u8x64 zero_bytes() { return {vdupq_n_u8(0), vdupq_n_u8(0), vdupq_n_u8(0), vdupq_n_u8(0)}; }
+VX_INLINE Lut load_lut(const uint8_t* p) { return vld1q_u8(p); }
+VX_INLINE u8x64 band(u8x64 x, int mask) {
+  const uint8x16_t m = vdupq_n_u8(static_cast<uint8_t>(mask));
+  return {vandq_u8(x.a, m), vandq_u8(x.b, m), vandq_u8(x.c, m), vandq_u8(x.d, m)};
+}
+VX_INLINE u8x64 bor(u8x64 x, u8x64 y) {
+  return {vorrq_u8(x.a, y.a), vorrq_u8(x.b, y.b), vorrq_u8(x.c, y.c), vorrq_u8(x.d, y.d)};
+}
+// Bytes shift alone here, so a mask often has nothing left to clear.
+template <int N>
+VX_INLINE u8x64 shr(u8x64 x, int mask) {
+  const u8x64 shifted{vshrq_n_u8(x.a, N), vshrq_n_u8(x.b, N), vshrq_n_u8(x.c, N), vshrq_n_u8(x.d, N)};
+  return (0xff >> N & ~mask) == 0 ? shifted : band(shifted, mask);
+}
+template <int N>
+VX_INLINE u8x64 shl(u8x64 x, int mask) {
+  const u8x64 shifted{vshlq_n_u8(x.a, N), vshlq_n_u8(x.b, N), vshlq_n_u8(x.c, N), vshlq_n_u8(x.d, N)};
+  return (0xff << N & 0xff & ~mask) == 0 ? shifted : band(shifted, mask);
+}
+VX_INLINE u8x64 lookup(Lut lut, u8x64 index) {
+  return {vqtbl1q_u8(lut, index.a), vqtbl1q_u8(lut, index.b), vqtbl1q_u8(lut, index.c), vqtbl1q_u8(lut, index.d)};
+}
+
+// Quarter i of a 64-byte vector holds rows 4i … 4i+3 of every group of 16; the words of two groups alternate in its
+// halves.
+VX_INLINE void join_quarter(uint8x16_t high, uint8x16_t low, uint8x16_t byte1, uint8x16_t byte0,
+                            float32x4_t (&out)[4]) {
+  const uint16x8_t a = vreinterpretq_u16_u8(vzip1q_u8(low, high)), b = vreinterpretq_u16_u8(vzip2q_u8(low, high));
+  const uint16x8_t c = vreinterpretq_u16_u8(vzip1q_u8(byte0, byte1)), d = vreinterpretq_u16_u8(vzip2q_u8(byte0, byte1));
+  out[0] = vreinterpretq_f32_u16(vtrn1q_u16(c, a));
+  out[1] = vreinterpretq_f32_u16(vtrn2q_u16(c, a));
+  out[2] = vreinterpretq_f32_u16(vtrn1q_u16(d, b));
+  out[3] = vreinterpretq_f32_u16(vtrn2q_u16(d, b));
+}
+VX_INLINE void widen(u8x64 high, u8x64 low, f32x16 (&out)[4]) {
+  const uint8x16_t zero = vdupq_n_u8(0);
+  float32x4_t a[4], b[4], c[4], d[4];
+  join_quarter(high.a, low.a, zero, zero, a);
+  join_quarter(high.b, low.b, zero, zero, b);
+  join_quarter(high.c, low.c, zero, zero, c);
+  join_quarter(high.d, low.d, zero, zero, d);
+  for (int v = 0; v < 4; ++v) out[v] = {a[v], b[v], c[v], d[v]};
+}
+VX_INLINE void emit_quarter(float* out, uint8x16_t high, uint8x16_t low, uint8x16_t byte1, uint8x16_t byte0) {
+  float32x4_t rows[4];
+  join_quarter(high, low, byte1, byte0, rows);
+  for (int v = 0; v < 4; ++v) vst1q_f32(out + v * kLanes, rows[v]);
+}
+VX_INLINE void emit(float* out, u8x64 high, u8x64 low, u8x64 byte1, u8x64 byte0) {
+  emit_quarter(out, high.a, low.a, byte1.a, byte0.a);
+  emit_quarter(out + 4, high.b, low.b, byte1.b, byte0.b);
+  emit_quarter(out + 8, high.c, low.c, byte1.c, byte0.c);
+  emit_quarter(out + 12, high.d, low.d, byte1.d, byte0.d);
+}
+VX_INLINE void widen_bf16(const uint8_t* p, float* out) {
+  const uint16x8_t zero = vdupq_n_u16(0);
+  for (int h = 0; h < 2; ++h) {
+    const uint16x8_t half = vreinterpretq_u16_u8(vld1q_u8(p + 16 * h));
+    vst1q_f32(out + 8 * h, vreinterpretq_f32_u16(vzip1q_u16(zero, half)));
+    vst1q_f32(out + 8 * h + 4, vreinterpretq_f32_u16(vzip2q_u16(zero, half)));
+  }
+}
+
 #else
 
 struct u8x64 {
@@ -193,10 +266,24 @@ VX_INLINE void widen_bf16(const uint8_t* p, float* out) {
 
 #endif
 
+// 64 rows. Written out, since an array that any loop indexes before the compiler unrolls it never lives in registers.
+VX_INLINE void load_rows(const float* p, f32x16 (&out)[4]) {
+  out[0] = load(p);
+  out[1] = load(p + kLanes);
+  out[2] = load(p + 2 * kLanes);
+  out[3] = load(p + 3 * kLanes);
+}
+VX_INLINE void store_rows(float* p, const f32x16 (&rows)[4]) {
+  store(p, rows[0]);
+  store(p + kLanes, rows[1]);
+  store(p + 2 * kLanes, rows[2]);
+  store(p + 3 * kLanes, rows[3]);
+}
+
 VX_INLINE void emit(float* out, u8x64 high, u8x64 low) {
   f32x16 w[4];
   widen(high, low, w);
-  for (int v = 0; v < 4; ++v) store(out + v * kLanes, w[v]);
+  store_rows(out, w);
 }
 
 }  // namespace vx::VX_SIMD_NS

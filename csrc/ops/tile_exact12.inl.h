@@ -55,7 +55,7 @@ VX_INLINE void decode_exact12(Exact12Panel& reader, int64_t n_cols, float* out) 
 static void multiply_row12(Exact12Panel& reader, int64_t n_cols, const float* x, float* acc, float* scratch) {
   const Lut high_bytes = load_lut(reader.high_bytes);
   f32x16 sum[4];
-  for (int v = 0; v < 4; ++v) sum[v] = load(acc + v * kLanes);
+  load_rows(acc, sum);
   for (int64_t col = 0; col < n_cols; col += kBlockCols) {
     for (int64_t line = 0; line < Exact12::kBlockBytes; line += 64)
       __builtin_prefetch(reader.block + kPrefetchBlocks * Exact12::kBlockBytes + line);
@@ -75,7 +75,7 @@ static void multiply_row12(Exact12Panel& reader, int64_t n_cols, const float* x,
       for (int v = 0; v < 4; ++v) sum[v] = fma(load(scratch + c * kPanelRows + v * kLanes), value, sum[v]);
     }
   }
-  for (int v = 0; v < 4; ++v) store(acc + v * kLanes, sum[v]);
+  store_rows(acc, sum);
 }
 
 }  // namespace vx::VX_SIMD_NS

@@ -34,6 +34,15 @@ VX_INLINE f32x16 shifted_u(const uint8_t* lanes) {
     const __m256i mask = _mm256_set1_epi32(static_cast<int>(kMask));
     return {_mm256_cvtepi32_ps(_mm256_and_si256(lo, mask)), _mm256_cvtepi32_ps(_mm256_and_si256(hi, mask))};
   }
+#elif defined(VX_LEVEL_NEON)
+  const auto quarter = [lanes](int i) {
+    const uint32x4_t word = vreinterpretq_u32_u8(vld1q_u8(lanes + 16 * i));
+    if constexpr (kTop)
+      return vcvtq_f32_u32(vshrq_n_u32(word, 32 - kBits));
+    else
+      return vcvtq_f32_u32(vandq_u32(word, vdupq_n_u32(kMask)));
+  };
+  return {quarter(0), quarter(1), quarter(2), quarter(3)};
 #else
   f32x16 out;
   for (int i = 0; i < kLanes; ++i) {
@@ -52,6 +61,11 @@ VX_INLINE f32x16 bytes_to_float(const uint8_t* p) {
   const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
   return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)),
           _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128(bytes, 8)))};
+#elif defined(VX_LEVEL_NEON)
+  const uint8x16_t bytes = vld1q_u8(p);
+  const uint16x8_t lo = vmovl_u8(vget_low_u8(bytes)), hi = vmovl_high_u8(bytes);
+  return {vcvtq_f32_u32(vmovl_u16(vget_low_u16(lo))), vcvtq_f32_u32(vmovl_high_u16(lo)),
+          vcvtq_f32_u32(vmovl_u16(vget_low_u16(hi))), vcvtq_f32_u32(vmovl_high_u16(hi))};
 #else
   f32x16 out;
   for (int i = 0; i < kLanes; ++i) out.v[i] = static_cast<float>(p[i]);
@@ -131,13 +145,15 @@ VX_INLINE void write_group(const IntPanel& panel, float* out) {
 
 template <int kBits>
 static void multiply_int(IntPanel& panel, int64_t n_cols, const IntRows& rows, int64_t n_rows, float* acc) {
-  // As in accumulate: 32 registers of 16 lanes, or 16 of 8.
+  // As in accumulate: 32 registers of 16 lanes, or 16 of 8. 32 of 4 lanes must hold the packed weights too.
 #if defined(VX_LEVEL_AVX512)
-  constexpr int kFew = 4, kMany = 4;
+  constexpr int kOne = 4, kFew = 4, kMany = 4, kRows = 6;
+#elif defined(VX_LEVEL_NEON)
+  constexpr int kOne = 2, kFew = 2, kMany = 1, kRows = 5;
 #else
-  constexpr int kFew = 2, kMany = 1;
+  constexpr int kOne = 4, kFew = 2, kMany = 1, kRows = 6;
 #endif
-  constexpr int64_t kRows = 6, kGroupsInL1 = 8;
+  constexpr int64_t kGroupsInL1 = 8;
   const int64_t n_groups = n_int_groups(n_cols), blocks = (n_rows + kRows - 1) / kRows;
   for (int64_t g = 0; g < n_groups; g += kGroupsInL1) {
     const int64_t n = n_groups - g < kGroupsInL1 ? n_groups - g : kGroupsInL1;
@@ -164,7 +180,7 @@ static void multiply_int(IntPanel& panel, int64_t n_cols, const IntRows& rows, i
           multiply_groups<kBits, 2, kFew>(panel, n, x, x_sums, rows, a);
           break;
         default:
-          multiply_groups<kBits, 1, 4>(panel, n, x, x_sums, rows, a);
+          multiply_groups<kBits, 1, kOne>(panel, n, x, x_sums, rows, a);
       }
       m += block_rows;
     }

@@ -19,6 +19,21 @@ TileKernels best_avx512() {
 }
 
 }  // namespace
+#elif defined(__aarch64__)
+const TileKernels& tile_kernels_neon();
+void multiply_activations_dotprod(PanelReader& reader, int64_t n_cols, const ActivationRows& rows, int64_t n_rows,
+                                  float* acc);
+
+namespace {
+
+// The dot product instructions, too, add the same integers in another way.
+TileKernels best_neon() {
+  TileKernels kernels = tile_kernels_neon();
+  if (has_arm_dotprod()) kernels.multiply_activations = multiply_activations_dotprod;
+  return kernels;
+}
+
+}  // namespace
 #endif
 
 const TileKernels& tile_kernels(Simd level) {
@@ -28,6 +43,11 @@ const TileKernels& tile_kernels(Simd level) {
     return kernels;
   }
   if (level == Simd::avx2) return tile_kernels_avx2();
+#elif defined(__aarch64__)
+  if (level == Simd::neon) {
+    static const TileKernels kernels = best_neon();
+    return kernels;
+  }
 #endif
   (void)level;
   return tile_kernels_scalar();

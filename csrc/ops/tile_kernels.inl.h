@@ -48,10 +48,10 @@ static void multiply_integer(PanelReader& reader, int64_t n_cols, const IntRows&
 // One row: its four chains wait for each other's latency, so the next chunk is decoded between their steps.
 static void multiply_row(PanelReader& reader, int64_t n_cols, const float* x, float* acc, float* scratch) {
   f32x16 sum[4];
-  for (int v = 0; v < 4; ++v) sum[v] = load(acc + v * kLanes);
+  load_rows(acc, sum);
   const float* weights = scratch;  // decoded, columns [col, col + width) of x
   int64_t col = 0, width = 0;
-  auto step = [&](int64_t begin, int64_t end) {
+  auto step = [&](int64_t begin, int64_t end) __attribute__((always_inline)) {
     for (int64_t c = begin; c < end; ++c) {
       const f32x16 value = set1(x[col + c]);
       for (int v = 0; v < 4; ++v) sum[v] = fma(load(weights + c * kPanelRows + v * kLanes), value, sum[v]);
@@ -61,7 +61,7 @@ static void multiply_row(PanelReader& reader, int64_t n_cols, const float* x, fl
     const int64_t next_width = n_cols - next < kChunkCols ? n_cols - next : kChunkCols;
     float* out = scratch + (weights == scratch ? kChunkCols * kPanelRows : 0);
     int64_t done = 0;
-    decode_chunk(reader, next_width, out, [&](int64_t) {
+    decode_chunk(reader, next_width, out, [&](int64_t) __attribute__((always_inline)) {
       const int64_t end = done + kBlockCols < width ? done + kBlockCols : width;
       step(done, end);
       done = end;
@@ -73,7 +73,7 @@ static void multiply_row(PanelReader& reader, int64_t n_cols, const float* x, fl
     next += next_width;
   }
   step(0, width);
-  for (int v = 0; v < 4; ++v) store(acc + v * kLanes, sum[v]);
+  store_rows(acc, sum);
 }
 
 static void multiply(PanelReader& reader, int64_t n_cols, const float* x, int64_t x_stride, int64_t n_rows, float* acc,

@@ -143,6 +143,28 @@ void test_rows() {
   }
 }
 
+void test_rope() {
+  for (const int64_t half : {1, 15, 16, 17, 40}) {
+    const int64_t tokens = 9, heads = 3;
+    const auto x = random_floats(tokens * heads * 2 * half, 7);
+    std::vector<int64_t> positions(tokens);
+    for (int64_t t = 0; t < tokens; ++t) positions[t] = 1000 * t;
+    std::vector<double> inv_freq(half);
+    for (int64_t i = 0; i < half; ++i) inv_freq[i] = std::pow(10000.0, -static_cast<double>(i) / half);
+    std::vector<float> cos(tokens * half), sin(tokens * half), expected(x.size(), NAN);
+    vx::rope_table(positions, inv_freq, cos, sin);
+    vx::Pool first(1, vx::Simd::scalar);
+    vx::rope(first, x, cos, sin, expected, tokens, heads, half);
+    for (const vx::Simd level : vx::simd_available()) {
+      vx::Pool pool(2, level);
+      std::vector<float> out(x.size(), NAN);
+      vx::rope(pool, x, cos, sin, out, tokens, heads, half);
+      check(same_bits(out, expected) && !std::isnan(out[0]),
+            std::string("rope ") + vx::simd_name(level) + " " + std::to_string(half));
+    }
+  }
+}
+
 template <class F>
 void refuses(const std::string& needle, F&& call) {
   try {
@@ -174,6 +196,7 @@ int main() {
   for (const vx::Simd level : vx::simd_available()) test_exp(level);
   test_attend();
   test_rows();
+  test_rope();
   test_sizes();
   if (failures == 0) std::printf("all good\n");
   return failures == 0 ? 0 : 1;

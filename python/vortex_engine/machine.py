@@ -26,7 +26,10 @@ __all__ = [
 _SECTOR_BYTES = 4096
 _READ_BYTES = 1 << 20
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-_INTERESTING_FLAGS = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd")
+_INTERESTING_FLAGS = (
+    *("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "amx_bf16"),
+    *("asimd", "asimddp", "crc32"),
+)
 
 
 def cgroup_limit_bytes() -> int | None:
@@ -46,9 +49,10 @@ def peak_rss_bytes() -> int | None:
 
 def describe_machine() -> dict[str, object]:
     """What a benchmark's numbers depend on: processor, memory, system, versions and the date."""
+    flags = (_cpuinfo("flags") or _cpuinfo("Features") or "").split()  # x86, Arm
     return {
         "cpu": _cpuinfo("model name") or platform.processor() or platform.machine(),
-        "cpu_flags": [flag for flag in _INTERESTING_FLAGS if flag in (_cpuinfo("flags") or "").split()],
+        "cpu_flags": [flag for flag in _INTERESTING_FLAGS if flag in flags],
         "n_cores": n_cores(),
         "ram_bytes": _proc_kib("/proc/meminfo", "MemTotal:"),
         "cgroup_limit_bytes": cgroup_limit_bytes(),

@@ -136,7 +136,7 @@ def _processor() -> Check:
     context = ops.make_context()
     detail = f"{n_cores()} cores, SIMD levels {', '.join(levels)}; in use: {context.backend} {context.simd}"
     if levels == ["scalar"]:
-        return Check("processor", "note", detail, "a processor with AVX2 or AVX-512 computes many times faster")
+        return Check("processor", "note", detail, "a processor with AVX2, AVX-512 or NEON computes many times faster")
     return Check("processor", "ok", detail)
 
 

@@ -1,0 +1,2 @@
+#define VX_LEVEL_NEON
+#include "ops/small_ops_level.inl.h"
