@@ -10,6 +10,7 @@ namespace {
 
 constexpr double kMuchSooner = 1.5;    // how many times later the resident must be expected
 constexpr double kClearlyFewer = 1.1;  // how many times more bytes the rule in force must have missed
+constexpr uint32_t kSteady = 2;        // intervals running that are like the one before them make a period
 constexpr uint64_t kOverdue = 64;      // a tile is overdue when its age exceeds its period by this part
 constexpr uint64_t kCandidates = 16;   // residents looked at for one decision
 constexpr uint64_t kSampledTiles = 4096;
@@ -63,7 +64,9 @@ void Adaptation::used(int64_t tile) {
     const uint64_t period = use.period.load(std::memory_order_relaxed);
     const uint64_t off = distance(interval, before);
     use.regular.store(off < before / 4, std::memory_order_relaxed);
-    if (mean == 0 || off < before / 8)
+    const uint32_t alike = off < before / 8 ? use.alike.load(std::memory_order_relaxed) + 1 : 0;
+    use.alike.store(alike, std::memory_order_relaxed);
+    if (alike >= kSteady)
       use.period.store(interval, std::memory_order_relaxed);
     else if (distance(interval, period) >= period / 8 && distance(before, period) >= period / 8)
       use.period.store(0, std::memory_order_relaxed);
@@ -139,7 +142,7 @@ void Adaptation::sample(int64_t tile, bool seen_before, uint64_t now) {
 
 int64_t Adaptation::victim(int64_t tile, const std::function<bool(int64_t)>& fits) {
   if (residents_.empty()) return -1;
-  return follows_recency() ? recent_victim(fits) : steady_victim(tile, fits);
+  return follows_recency() ? recent_victim(tile, fits) : steady_victim(tile, fits);
 }
 
 int64_t Adaptation::steady_victim(int64_t tile, const std::function<bool(int64_t)>& fits) {
@@ -153,7 +156,7 @@ int64_t Adaptation::steady_victim(int64_t tile, const std::function<bool(int64_t
   return latest;
 }
 
-int64_t Adaptation::recent_victim(const std::function<bool(int64_t)>& fits) {
+int64_t Adaptation::recent_victim(int64_t tile, const std::function<bool(int64_t)>& fits) {
   const uint64_t now = clock_.load(std::memory_order_relaxed);
   std::vector<Aged> passed;
   int64_t found = -1;
@@ -168,6 +171,7 @@ int64_t Adaptation::recent_victim(const std::function<bool(int64_t)>& fits) {
       continue;
     }
     passed.push_back(oldest);
+    if (last > uses_[static_cast<size_t>(tile)].last.load(std::memory_order_relaxed)) break;
     if (!due(oldest.second, now) && fits(oldest.second)) found = oldest.second;
   }
   for (const Aged& entry : passed) by_age_.push(entry);

@@ -1,4 +1,5 @@
-// Who among the residents should make room for a tile that was just used. Knows how tiles are used, nothing of memory.
+// Who among the residents should make room for a tile that leaves the ring. Knows how tiles are used, nothing of
+// memory.
 #pragma once
 
 #include <atomic>
@@ -20,8 +21,7 @@ namespace vx {
 //           random few) only when it is expected much sooner. A cyclic scan, where every tile is expected after one
 //           sweep, displaces nobody; a tile that was never seen before does not either.
 //   recent  it displaces the resident used least recently: LRU. But none of those that come back at a steady interval
-//   and
-//           are not overdue: so a scan that is a little too long does not push out what it needs next.
+//           and are not overdue: so a scan that is a little too long does not push out what it needs next.
 // A sample stands for all, after "Efficient MRC Construction with SHARDS" (Waldspurger et al., FAST 2015).
 //
 // Thread rules: used() from any thread; victim() and swapped() from one thread at a time.
@@ -31,7 +31,8 @@ class Adaptation {
   Adaptation(std::vector<uint64_t> bytes, const std::vector<bool>& resident, uint64_t sweep_bytes);
 
   void used(int64_t tile);
-  // The resident to displace for a tile that was just used, or -1. fits: whether that one could be displaced now.
+  // The resident to displace for a tile that would be evicted otherwise, or -1. fits: whether that one could be
+  // displaced now.
   int64_t victim(int64_t tile, const std::function<bool(int64_t)>& fits);
   void swapped(int64_t victim, int64_t tile);
   // The tile's last interval was close to the one before.
@@ -41,7 +42,8 @@ class Adaptation {
  private:
   struct Use {
     std::atomic<uint64_t> last{0}, last_interval{0}, interval{0};  // on the clock, the third a mean; 0: none yet
-    std::atomic<uint64_t> period{0};  // the first interval or one that came twice running, until two do not fit it
+    std::atomic<uint64_t> period{0};  // an interval that came three times running, until two do not fit it
+    std::atomic<uint32_t> alike{0};   // intervals running that were like the one before them
     std::atomic<bool> regular{false};
   };
   // Tiles that a rule would hold, of the sample.
@@ -57,7 +59,7 @@ class Adaptation {
   bool due(int64_t resident, uint64_t now) const;
   void sample(int64_t tile, bool seen_before, uint64_t now);
   int64_t steady_victim(int64_t tile, const std::function<bool(int64_t)>& fits);
-  int64_t recent_victim(const std::function<bool(int64_t)>& fits);
+  int64_t recent_victim(int64_t tile, const std::function<bool(int64_t)>& fits);
 
   const std::vector<uint64_t> bytes_;
   const uint64_t sweep_bytes_;

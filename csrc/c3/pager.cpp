@@ -311,7 +311,8 @@ bool Pager::take_slot_on_demand(int64_t id, Access access, Wait* wait) {
 }
 
 void Pager::assign_slot(int64_t id) {
-  int64_t evicted = -1;
+  int64_t evicted = ring_->leaver();
+  if (evicted >= 0) take_over_a_frame(evicted);
   const int slot = ring_->take(id, &evicted);
   if (evicted >= 0) {
     PagedTile& old = tiles_[evicted];
@@ -362,7 +363,7 @@ void Pager::release(PagedTile* t) {
   }
   std::lock_guard lock(mutex_);
   if (--t->pins == 0 && !(*ring_)[t->slot].wanted) {
-    if (!take_over_a_frame(t - tiles_.get())) ring_->let_go(t->slot);
+    ring_->let_go(t->slot);
     slots_changed();
   }
 }

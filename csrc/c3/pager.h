@@ -100,9 +100,8 @@ class PinnedTile {
 //   2 -> 5  the read or a check failed; the slot is free again
 //   3 -> 4  acquire
 //   4 -> 3  last pin released; a slot that is not wanted becomes reusable
-//   3 -> 1  a reusable slot is taken for another tile (eviction), or a resident tile makes room for another
-//           (displacement): that one, just released, is copied from its slot into the frame and is resident from then
-//           on
+//   3 -> 1  a reusable slot is taken for another tile (eviction), or a resident tile makes room for the one that would
+//           be evicted (displacement): that one is copied from its slot into the frame and is resident from then on
 //   5 -> 1  acquire throws the error; the last of those that waited for the read, where there were any
 // Resident tiles go 3 <-> 4 without the lock: an acquire takes a pin and looks at PagedTile::fast again, a displacement
 // locks `fast` and looks at the pins again, so one of the two steps back.

@@ -61,11 +61,11 @@ VX_TEST(experts_are_cached_as_well_as_by_recency) {
   TileFile file;
   make_file(&file);
   const auto trace = expert_trace(500);
-  for (int percent : {25, 50, 75}) {
+  for (int percent : {12, 25, 50, 75}) {
     const uint64_t lru = bytes_read(file, PolicyKind::lru, percent, trace);
     const uint64_t stable = bytes_read(file, PolicyKind::stable, percent, trace);
     // 75 % holds all prefixes, also those of experts that are never used: that costs some hits.
-    VX_CHECK(static_cast<double>(stable) <= (percent < 75 ? 1.02 : 1.06) * static_cast<double>(lru));
+    VX_CHECK(static_cast<double>(stable) <= (percent < 75 ? 1.005 : 1.06) * static_cast<double>(lru));
   }
 }
 
