@@ -62,8 +62,11 @@ void Pager::give_up_read_ahead() {
 
 // The sweep goes on at this tile, far from what was read ahead: prefetch from there.
 void Pager::resync(int64_t id, uint64_t turn) {
-  n_in_order_ = 0;
-  jumpiness_ = std::min(jumpiness_ + kInOrder, 2 * kJumpy);
+  // Where nothing is read ahead, the sweep leaves the cursor behind without a jump.
+  if (turn <= used_turn_ || turn > used_turn_ + 2) {
+    n_in_order_ = 0;
+    jumpiness_ = std::min(jumpiness_ + kInOrder, 2 * kJumpy);
+  }
   // Tiles that it jumped over will be jumped over again; those it turned back before will not.
   const int64_t position = tiles_[id].position;
   for (int s = 0; s < ring_->size(); ++s)

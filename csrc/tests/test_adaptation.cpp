@@ -128,6 +128,30 @@ VX_TEST(kept_prefixes_go_where_few_tiles_are_used) {
   VX_CHECK(file.equal(0, 1, pager.acquire_prefix(0, 1).view()));  // there is none alone now
 }
 
+VX_TEST(kept_prefixes_stay_while_one_is_lent) {
+  const Watchdog watchdog;
+  TileFile file;
+  make_file(&file);
+  Pager pager(total_bytes(file) * 3 / 4, PolicyKind::stable, 4, 2);
+  file.add_to(&pager);
+  pager.start({0});
+  const auto sweeps = [&](int n) {
+    for (int i = 0; i < n; ++i)
+      for (int64_t t = 0; t < kTiles * 2 / 3; ++t)
+        VX_CHECK(file.equal(0, t, pager.acquire(0, t, Access::sweep).view()));
+  };
+  sweeps(1);
+  {
+    const auto lent = pager.acquire_prefix(0, 7);
+    sweeps(60);
+    VX_CHECK_EQ(pager.counters().n_kept_prefixes, kTiles);
+    const auto& prefix = file.matrices()[0].tiles[7].prefix;
+    VX_CHECK(lent.view().residual == nullptr && std::memcmp(lent.view().prefix, prefix.data(), prefix.size()) == 0);
+  }
+  sweeps(3);
+  VX_CHECK_EQ(pager.counters().n_kept_prefixes, int64_t{0});
+}
+
 // Tiles drawn independently, popular ones more often, in no order that reading ahead could follow.
 VX_TEST(popular_tiles_are_cached_better_than_by_recency) {
   const Watchdog watchdog;
@@ -159,13 +183,14 @@ VX_TEST(kept_prefixes_go_among_workers) {
   const auto work = [&](unsigned seed) {
     std::mt19937 random(seed);
     for (int i = 0; i < 8000; ++i, ++n_acquired) {
-      const int64_t tile = static_cast<int64_t>(random() % (kTiles * 2 / 3));
-      if (i % 16 == 0) {
+      // One follows the sweep, so that tiles are read ahead.
+      const int64_t tile = (seed % 3 == 0 ? i : static_cast<int64_t>(random())) % (kTiles * 2 / 3);
+      if (i % 4 == 0 && seed % 3 != 0) {
         const auto pin = pager.acquire_prefix(0, tile);
         const auto& prefix = file.matrices()[0].tiles[static_cast<size_t>(tile)].prefix;
         wrong += std::memcmp(pin.view().prefix, prefix.data(), prefix.size()) != 0;
       } else {
-        const auto pin = pager.acquire(0, tile, i % 16 == 1 ? Access::lookup : Access::sweep);
+        const auto pin = pager.acquire(0, tile, seed % 3 == 0 ? Access::sweep : Access::lookup);
         wrong += !file.equal(0, tile, pin.view());
       }
       over += pager.counters().held_bytes > budget;
