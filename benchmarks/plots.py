@@ -18,6 +18,8 @@ def draw(results: dict[str, dict[str, Any]], folder: Path) -> list[Path]:
         drawn.append(_draw_curve(results["curve"]["curve"], folder))
     if "resident" in results:
         drawn.append(_draw_peers(results["resident"], folder / "c3_peers.png"))
+    if "traces" in results:
+        drawn.append(_draw_traces(results["traces"]["entries"], folder / "c3_traces.png"))
     return drawn
 
 
@@ -56,6 +58,35 @@ def _draw_peers(document: dict[str, Any], path: Path) -> Path:
         axes.set_xlim(0, max(speeds) * 1.15)
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(f"{document['shape']}, all weights in RAM, {document['threads']} threads", x=0.01, ha="left")
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+    return path
+
+
+def _draw_traces(entries: list[dict[str, Any]], path: Path) -> Path:
+    """Bytes read over Belady's by budget, a panel a trace."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    traces = list(dict.fromkeys(entry["trace"] for entry in entries))
+    figure, panels = plt.subplots(1, len(traces), figsize=(10, 3.2), sharey=True, layout="constrained")
+    for axes, trace in zip(panels, traces, strict=True):
+        shown = [entry for entry in entries if entry["trace"] == trace]
+        budgets = [100 * entry["fraction"] for entry in shown]
+        for policy, color, marker in (("lru", _THEIRS, "s"), ("stable", _OURS, "o")):
+            ratios = [entry[policy] / entry["belady"] for entry in shown]
+            axes.plot(budgets, ratios, color=color, marker=marker, label=policy)
+        axes.axhline(1, color=_TARGET, linestyle="--", label="Belady")
+        axes.set_title(trace, loc="left")
+        axes.set_yscale("log", base=2)
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.set_xticks(budgets)
+        axes.set_xlabel("budget, % of the weights")
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("bytes read over Belady's")
+    panels[0].legend(frameon=False)
     figure.savefig(path, dpi=130)
     plt.close(figure)
     return path

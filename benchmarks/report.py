@@ -1,7 +1,7 @@
 """README's section of measured numbers, and the plots it shows, from the committed results of `benchmarks.c3`.
 
-`python -m benchmarks.report` rewrites the section between its two markers and draws results/c3_budget_curve.png and
-results/c3_peers.png; `--check` changes nothing and fails where the section is not what the results say.
+`python -m benchmarks.report` rewrites the section between its two markers and draws its pictures, results/c3_*.png;
+`--check` changes nothing and fails where the section is not what the results say.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ END = "<!-- end of numbers -->\n"
 PLOTS = {
     "c3_budget_curve.png": ("curve", "Decoding speed and bytes a token over the RAM budget"),
     "c3_peers.png": ("resident", "Decoding and prefill beside llama.cpp"),
+    "c3_traces.png": ("traces", "Bytes that the paging policies read over Belady's, by budget and pattern of access"),
 }
 
 

@@ -1,4 +1,4 @@
-// The part of the pager in which a tile that was just used takes the place of a resident one.
+// The part of the pager in which a tile that leaves the ring takes the place of a resident one.
 #include <cstring>
 #include <utility>
 
@@ -23,10 +23,13 @@ bool Pager::can_make_room(int64_t id, int64_t victim) const {
   return settled && t.pins == 0 && t.frame.bytes >= passing_bytes(id);
 }
 
-// A tile without pins in a busy slot becomes resident in the frame of another, where the evidence is clear.
+bool Pager::follows_recency() const { return adaptation_ != nullptr && adaptation_.load()->follows_recency(); }
+
+// The tile of a reusable slot becomes resident in the frame of another, where the evidence is clear. Its slot is free
+// then. Not sooner than it would be evicted: so the slots hold what was used last, and all memory serves recency.
 bool Pager::take_over_a_frame(int64_t id) {
-  if (!adaptation_ || closed_) return false;
-  const int64_t victim = adaptation_->victim(id, [&](int64_t one) { return can_make_room(id, one); });
+  if (adaptation_ == nullptr || closed_ || tiles_[id].prefetched) return false;  // read ahead in vain is no evidence
+  const int64_t victim = adaptation_.load()->victim(id, [&](int64_t one) { return can_make_room(id, one); });
   if (victim < 0) return false;
   PagedTile &t = tiles_[id], &old = tiles_[victim];
   const FastPath was = old.fast.exchange(FastPath::locked);
@@ -51,7 +54,7 @@ bool Pager::take_over_a_frame(int64_t id) {
   t.resident = true;
   resident_bytes_ += bytes;
   t.fast.store(FastPath::ready);
-  adaptation_->swapped(victim, id);
+  adaptation_.load()->swapped(victim, id);
   ++n_displaced_;
   return true;
 }

@@ -19,6 +19,7 @@ struct FreeAligned {
 void Pager::begin_loading(int64_t id, bool by_prefetch) {
   PagedTile& t = tiles_[id];
   t.status = TileStatus::loading;
+  ++n_loading_;
   t.prefetched = by_prefetch;
   if (t.prefix_kept && !std::exchange(t.prefix_charged, true)) charge(prefix_bytes_[id]);
   if (t.resident && !std::exchange(t.frame.charged, true)) charge(t.frame.bytes);
@@ -82,6 +83,7 @@ void Pager::read_checked(const Matrix& m, int64_t tile, uint8_t* prefix, uint8_t
 
 void Pager::finish_loading(int64_t id, std::exception_ptr error) {
   PagedTile& t = tiles_[id];
+  --n_loading_;
   if (error) {
     t.status = TileStatus::failed;
     t.prefetched = false;

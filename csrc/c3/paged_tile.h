@@ -29,7 +29,7 @@ struct PagedTile {
   TileStatus status = TileStatus::absent;
   bool resident = false;
   bool prefix_kept = false;    // its prefix has memory of its own: only the residual takes a frame or a slot
-  bool prefix_loaded = false;  // and was read into it; it stays for ever
+  bool prefix_loaded = false;  // and was read into it
   bool prefix_charged = false;
   bool trusted = true;      // the last prefetch of it was used: worth another
   bool prefetched = false;  // the bytes here were read ahead and not used yet

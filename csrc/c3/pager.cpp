@@ -135,54 +135,14 @@ void Pager::start(const std::vector<int>& sweep) {
                          std::to_string(minimum_budget()) + " bytes for this model (its largest tile has " +
                          std::to_string(largest) + " bytes)");
   }
-  plan_residency(sweep);
-  started_.store(true, std::memory_order_release);
-  if (prefetches_)
-    for (int i = 0; i < n_io_threads_; ++i) io_threads_.emplace_back([this] { prefetch_loop(); });
-}
-
-void Pager::plan_residency(const std::vector<int>& sweep) {
   for (int handle : sweep)
     for (size_t i = 0; i < matrices_[handle].tiles.size(); ++i)
       sweep_.push_back(matrices_[handle].first_tile + static_cast<int64_t>(i));
-  const ResidencyPlan plan = policy_->plan({budget_bytes_, stored_bytes_, prefix_bytes_, sweep_, prefetch_depth_});
-
-  slot_bytes_ = plan.slot_bytes;
-  ring_ = std::make_unique<Ring>(plan.n_slots);
-  arena_ = Arena(plan.resident_bytes + static_cast<uint64_t>(plan.n_slots) * slot_bytes_);
   tiles_ = std::make_unique<PagedTile[]>(stored_bytes_.size());
-  uint8_t* next = arena_.data() + static_cast<uint64_t>(plan.n_slots) * slot_bytes_;
-  std::vector<uint64_t> passing(stored_bytes_.size());
-  for (size_t handle = 0; handle < matrices_.size(); ++handle)
-    for (size_t i = 0; i < matrices_[handle].tiles.size(); ++i) {
-      const size_t id = static_cast<size_t>(matrices_[handle].first_tile) + i;
-      PagedTile& tile = tiles_[id];
-      tile.matrix = static_cast<int>(handle);
-      tile.resident = plan.resident[id];
-      tile.prefix_kept = plan.prefix_kept[id];
-      passing[id] = passing_bytes(static_cast<int64_t>(id));
-      if (tile.prefix_kept) tile.prefix = std::exchange(next, next + prefix_bytes_[id]);
-      if (tile.resident) {
-        tile.frame = {next, passing[id], false};
-        place(static_cast<int64_t>(id), std::exchange(next, next + passing[id]));
-      }
-      n_resident_tiles_ += tile.resident;
-      n_kept_prefixes_ += tile.prefix_kept;
-    }
-  uint64_t sweep_bytes = 0;
-  for (size_t i = 0; i < sweep_.size(); ++i) {
-    tiles_[sweep_[i]].position = static_cast<int64_t>(i);
-    sweep_bytes += passing[sweep_[i]];
-    if (tiles_[sweep_[i]].resident) fill_.push_back(sweep_[i]);
-  }
-  list_missing();
-  if (plan.adapts && plan.n_slots > 0 && n_resident_tiles_ > 0)
-    adaptation_ = std::make_unique<Adaptation>(passing, plan.resident, sweep_bytes);
-  prefetches_ = plan.prefetch && prefetch_depth_ > 0;
-  max_wanted_ = std::min(prefetch_depth_, plan.n_slots - 1);
-  cursor_ = std::make_unique<SweepCursor>(static_cast<int64_t>(missing_.size()), std::max(max_wanted_, 0));
-  anchor_turn_ = used_turn_ = cursor_->next();
-  fill_left_ = fill_.size();
+  plan_residency(true);
+  started_.store(true, std::memory_order_release);
+  if (prefetches_)
+    for (int i = 0; i < n_io_threads_; ++i) io_threads_.emplace_back([this] { prefetch_loop(); });
 }
 
 int64_t Pager::tile_id(int handle, int64_t tile) const {
@@ -196,7 +156,7 @@ int64_t Pager::tile_id(int handle, int64_t tile) const {
 PinnedTile Pager::acquire(int handle, int64_t tile, Access access) {
   const int64_t id = tile_id(handle, tile);
   PagedTile& t = tiles_[id];
-  if (adaptation_) adaptation_->used(id);
+  if (Adaptation* adaptation = adaptation_.load(std::memory_order_acquire)) adaptation->used(id);
   if (t.fast.load(std::memory_order_relaxed) == FastPath::locked) return acquire_slow(id, access);
   // close() sets closed_ and then waits for pins, so one of the two sees the other.
   t.pins.fetch_add(1);
@@ -205,7 +165,9 @@ PinnedTile Pager::acquire(int handle, int64_t tile, Access access) {
     undo_fast_pin(&t);
     return acquire_slow(id, access);
   }
-  count_served(fast == FastPath::prefetched && t.fast.exchange(FastPath::ready) == FastPath::prefetched);
+  // Not where it was locked since: who did will see the pin and put back what was there.
+  FastPath first = FastPath::prefetched;
+  count_served(fast == first && t.fast.compare_exchange_strong(first, FastPath::ready));
   return pinned(&t);
 }
 
@@ -236,6 +198,7 @@ PinnedTile Pager::acquire_slow(int64_t id, Access access) {
   std::unique_lock lock(mutex_);
   const Inside inside(this);
   Wait wait(this);
+  yield_prefixes();
   for (;;) {
     if (closed_) throw ArgumentError("[pager] is closed");
     switch (t.status) {
@@ -311,7 +274,8 @@ bool Pager::take_slot_on_demand(int64_t id, Access access, Wait* wait) {
 }
 
 void Pager::assign_slot(int64_t id) {
-  int64_t evicted = -1;
+  int64_t evicted = ring_->leaver();
+  if (evicted >= 0) take_over_a_frame(evicted);
   const int slot = ring_->take(id, &evicted);
   if (evicted >= 0) {
     PagedTile& old = tiles_[evicted];
@@ -362,7 +326,7 @@ void Pager::release(PagedTile* t) {
   }
   std::lock_guard lock(mutex_);
   if (--t->pins == 0 && !(*ring_)[t->slot].wanted) {
-    if (!take_over_a_frame(t - tiles_.get())) ring_->let_go(t->slot);
+    ring_->let_go(t->slot);
     slots_changed();
   }
 }
@@ -389,7 +353,7 @@ Counters Pager::counters() const {
   c.n_tiles = static_cast<int64_t>(stored_bytes_.size());
   c.n_resident_tiles = n_resident_tiles_;
   c.n_kept_prefixes = n_kept_prefixes_;
-  c.follows_recency = adaptation_ && adaptation_->follows_recency();
+  c.follows_recency = follows_recency();
   for (const auto& file : files_)
     if (file->mode() == IoMode::buffered) c.io_mode = IoMode::buffered;
   return c;

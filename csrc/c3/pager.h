@@ -51,7 +51,7 @@ struct Counters {
   uint64_t peak_bytes;             // largest held_bytes
   uint64_t budget_bytes, total_bytes;
   int64_t n_tiles, n_resident_tiles;  // all; those the plan keeps once they are read
-  int64_t n_kept_prefixes;            // tiles whose prefix it keeps, resident or not
+  int64_t n_kept_prefixes;            // tiles whose prefix it keeps, resident or not; 0 once these lost
   bool follows_recency;               // residents are displaced as LRU would, see Adaptation
   IoMode io_mode;                     // buffered when any file is
 };
@@ -86,7 +86,8 @@ class PinnedTile {
 
 // States of a tile, all changed under Pager::mutex_. A tile is resident (it has a frame) or passes through a slot of
 // the ring. Where the plan keeps its prefix, the first read puts that into memory of its own, where it stays; frame,
-// slot, later reads and the states below are then about the residual.
+// slot, later reads and the states below are then about the residual. Where kept prefixes lose, see Adaptation, all
+// tiles that are 3 become 1 at once, and the budget is planned anew without them: never while anything is 2 or 4.
 //   1 absent   no bytes here
 //   2 loading  one thread reads it, without the lock; pins may already be counted for those who wait
 //   3 ready    bytes are checked and do not change; pins == 0
@@ -100,9 +101,8 @@ class PinnedTile {
 //   2 -> 5  the read or a check failed; the slot is free again
 //   3 -> 4  acquire
 //   4 -> 3  last pin released; a slot that is not wanted becomes reusable
-//   3 -> 1  a reusable slot is taken for another tile (eviction), or a resident tile makes room for another
-//           (displacement): that one, just released, is copied from its slot into the frame and is resident from then
-//           on
+//   3 -> 1  a reusable slot is taken for another tile (eviction), or a resident tile makes room for the one that would
+//           be evicted (displacement): that one is copied from its slot into the frame and is resident from then on
 //   5 -> 1  acquire throws the error; the last of those that waited for the read, where there were any
 // Resident tiles go 3 <-> 4 without the lock: an acquire takes a pin and looks at PagedTile::fast again, a displacement
 // locks `fast` and looks at the pins again, so one of the two steps back.
@@ -147,7 +147,6 @@ class Pager {
   class Wait;
   class StallTimer;
 
-  void plan_residency(const std::vector<int>& sweep);
   int64_t tile_id(int handle, int64_t tile) const;
   PinnedTile acquire_slow(int64_t id, Access access);
   PinnedTile load_on_demand(int64_t id, Access access, std::unique_lock<std::mutex>* lock);
@@ -159,6 +158,11 @@ class Pager {
   void assign_slot(int64_t id);
   void charge(uint64_t bytes);
   void slots_changed();
+
+  // residency.cpp
+  void plan_residency(bool keeps_prefixes);
+  bool lock_unused_tiles();
+  void yield_prefixes();
 
   // loading.cpp
   void begin_loading(int64_t id, bool by_prefetch);
@@ -174,8 +178,10 @@ class Pager {
   void undo_fast_pin(PagedTile* tile);
   bool take_over_a_frame(int64_t id);
   bool can_make_room(int64_t id, int64_t victim) const;
+  bool follows_recency() const;
 
   // prefetch.cpp
+  bool prefetch_pauses() const { return n_yield_tries_ > 0 && n_yield_tries_ <= kPausedTries; }
   void list_missing();
   void follow_displacements();
   void note_use(int64_t id);
@@ -192,6 +198,8 @@ class Pager {
   void wake_prefetch();
   void prefetch_loop();
 
+  static constexpr int kPausedTries = 256;
+
   const uint64_t budget_bytes_;
   const std::unique_ptr<Policy> policy_;
   const int prefetch_depth_, n_io_threads_;
@@ -200,7 +208,7 @@ class Pager {
   std::vector<uint64_t> stored_bytes_;  // by tile id
   std::vector<uint64_t> prefix_bytes_;  // by tile id, stored; 0 for a tile that has no residual
 
-  // Written by start() and read-only after it.
+  // Written by start(), and while nothing is pinned or read when kept prefixes yield.
   std::atomic<bool> started_{false};
   bool prefetches_ = false;
   Arena arena_;
@@ -208,9 +216,10 @@ class Pager {
   int64_t n_resident_tiles_ = 0, n_kept_prefixes_ = 0;
   int max_wanted_ = 0;
   std::unique_ptr<PagedTile[]> tiles_;
-  std::vector<int64_t> sweep_;              // tiles in order
-  std::vector<int64_t> fill_;               // those that the plan makes resident
-  std::unique_ptr<Adaptation> adaptation_;  // null where nobody is ever displaced
+  std::vector<int64_t> sweep_;                            // tiles in order
+  std::vector<int64_t> fill_;                             // those that the plan makes resident
+  std::atomic<Adaptation*> adaptation_{nullptr};          // null where nobody is ever displaced
+  std::vector<std::unique_ptr<Adaptation>> adaptations_;  // it, and one before that an acquire may still be in
 
   mutable std::mutex mutex_;
   std::condition_variable loaded_, slots_, io_work_, left_;
@@ -221,11 +230,14 @@ class Pager {
   std::list<uint64_t> urgent_;    // acquires that need a slot, first come first served
   uint64_t next_ticket_ = 0;
   int n_waiting_for_prefetch_ = 0;
+  int n_loading_ = 0;
+  int64_t n_yield_tries_ = 0;  // of kept prefixes; prefetch pauses during the first
   int n_idle_io_threads_ = 0;
   bool io_wake_under_way_ = false;
   bool prefetch_turn_ = false;
   uint64_t anchor_position_ = 0, anchor_turn_ = 0;  // where the sweep was last picked up
   int n_in_order_ = 0;                              // missing tiles that the sweep used one after the other
+  int jumpiness_ = 0;                               // grows with each jump of the sweep, falls with each use in order
   bool swept_ = false;                              // a sweep ended since missing_ was made
   int64_t last_position_ = -1;                      // of a sweep use
   uint64_t used_turn_ = 0;                          // the last that it came to

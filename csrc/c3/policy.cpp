@@ -67,7 +67,7 @@ class StablePolicy : public Policy {
       prefixes += input.prefix_bytes[t];
       streamed[t] -= input.prefix_bytes[t];
     }
-    if (prefixes + kMinSlots * largest(streamed) <= input.budget_bytes)
+    if (input.keeps_prefixes && prefixes + kMinSlots * largest(streamed) <= input.budget_bytes)
       plan.resident_bytes = prefixes;
     else
       streamed = stored;

@@ -7,8 +7,9 @@
 namespace vx {
 namespace {
 
-constexpr int kInOrder = 16;         // missing tiles used one after the other that make a sweep
-constexpr size_t kRemakeShare = 16;  // listing the missing tiles anew costs each displacement that many steps
+constexpr int kInOrder = 16;          // missing tiles used one after the other that make a sweep
+constexpr int kJumpy = 4 * kInOrder;  // a jump weighs kInOrder uses in order: more than four are no sweep
+constexpr size_t kRemakeShare = 16;   // listing the missing tiles anew costs each displacement that many steps
 
 }  // namespace
 
@@ -16,7 +17,7 @@ constexpr size_t kRemakeShare = 16;  // listing the missing tiles anew costs eac
 void Pager::note_use(int64_t id) {
   PagedTile& t = tiles_[id];
   if (!prefetches_ || t.rank < 0) return;
-  t.trusted = t.trusted || !adaptation_ || adaptation_->regular(id);
+  t.trusted = t.trusted || adaptation_ == nullptr || adaptation_.load()->regular(id);
   const Ring::Slot& slot = (*ring_)[t.slot];
   uint64_t now = slot.turn;
   if (slot.wanted) {
@@ -29,6 +30,7 @@ void Pager::note_use(int64_t id) {
   }
   // Two workers may come to neighbours in either order.
   if (now > used_turn_) n_in_order_ = now <= used_turn_ + 2 ? n_in_order_ + 1 : 0;
+  if (n_in_order_ > 0 && jumpiness_ > 0) --jumpiness_;
   used_turn_ = std::max(used_turn_, now);
   swept_ = swept_ || t.position < last_position_;
   last_position_ = t.position;
@@ -60,7 +62,11 @@ void Pager::give_up_read_ahead() {
 
 // The sweep goes on at this tile, far from what was read ahead: prefetch from there.
 void Pager::resync(int64_t id, uint64_t turn) {
-  n_in_order_ = 0;
+  // Where nothing is read ahead, the sweep leaves the cursor behind without a jump.
+  if (turn <= used_turn_ || turn > used_turn_ + 2) {
+    n_in_order_ = 0;
+    jumpiness_ = std::min(jumpiness_ + kInOrder, 2 * kJumpy);
+  }
   // Tiles that it jumped over will be jumped over again; those it turned back before will not.
   const int64_t position = tiles_[id].position;
   for (int s = 0; s < ring_->size(); ++s)
@@ -82,10 +88,10 @@ void Pager::resync(int64_t id, uint64_t turn) {
 }
 
 bool Pager::ring_prefetch_possible() const {
-  if (!prefetches_ || cursor_->empty() || ring_->n_wanted() >= max_wanted_) return false;
+  if (!prefetches_ || prefetch_pauses() || cursor_->empty() || ring_->n_wanted() >= max_wanted_) return false;
   if (cursor_->next() > cursor_->horizon(used_turn_)) return false;
-  // What follows recency seldom follows the sweep: most of what is read ahead would not be used.
-  if (adaptation_ && adaptation_->follows_recency() && n_in_order_ < kInOrder) return false;
+  // What follows recency or jumps seldom follows the sweep: most of what is read ahead would not be used.
+  if ((follows_recency() || jumpiness_ > kJumpy) && n_in_order_ < kInOrder) return false;
   const PagedTile& next = tiles_[missing_[cursor_->next_rank()]];
   if (next.status == TileStatus::failed) return false;  // until an acquire was told
   return next.slot < 0 || !(*ring_)[next.slot].wanted;
@@ -119,7 +125,7 @@ int64_t Pager::pick_ring_prefetch() {
 
 // The next tile of the sweep that the plan made resident and that was never read, or -1.
 int64_t Pager::next_fill() {
-  if (adaptation_ && adaptation_->follows_recency()) return -1;
+  if (follows_recency()) return -1;
   for (; fill_left_ > 0; --fill_left_, fill_next_ = (fill_next_ + 1) % fill_.size())
     if (const PagedTile& t = tiles_[fill_[fill_next_]]; t.resident && t.status == TileStatus::absent)
       return fill_[fill_next_];
@@ -164,6 +170,7 @@ void Pager::list_missing() {
 }
 
 int64_t Pager::pick_prefetch() {
+  if (prefetch_pauses()) return -1;
   follow_displacements();
   const int64_t fill_tile = next_fill();
   int64_t picked = -1;
@@ -175,8 +182,9 @@ int64_t Pager::pick_prefetch() {
 
 // False only where pick_prefetch would find nothing: a thread that wakes in vain takes a core from the kernels.
 bool Pager::prefetch_may_find_work() const {
+  if (prefetch_pauses()) return false;
   if (displacements_matter()) return true;
-  if (fill_left_ > 0 && !(adaptation_ && adaptation_->follows_recency())) return true;
+  if (fill_left_ > 0 && !follows_recency()) return true;
   if (!urgent_.empty() && !(prefetch_turn_ && n_waiting_for_prefetch_ > 0)) return false;
   return ring_prefetch_possible() && ring_->has_slot();
 }

@@ -36,6 +36,10 @@ class Ring {
   bool has_slot() const { return !free_.empty() || !reusable_.empty(); }
   const Slot& operator[](int slot) const { return slots_[static_cast<size_t>(slot)]; }
 
+  // The tile that the next take() evicts, or -1.
+  int64_t leaver() const {
+    return free_.empty() && !reusable_.empty() ? slots_[static_cast<size_t>(reusable_.front())].tile : -1;
+  }
   // Makes a slot busy with the tile; needs has_slot(). *evicted is the tile that was in it, or -1.
   int take(int64_t tile, int64_t* evicted) {
     const int slot = (free_.empty() ? reusable_ : free_).front();

@@ -1,6 +1,7 @@
 // Residents make room when access is skewed, and for nobody when it is a scan.
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <random>
 #include <thread>
 #include <vector>
@@ -60,12 +61,12 @@ VX_TEST(experts_are_cached_as_well_as_by_recency) {
   const Watchdog watchdog;
   TileFile file;
   make_file(&file);
-  const auto trace = expert_trace(500);
-  for (int percent : {25, 50, 75}) {
+  const auto trace = expert_trace(2000);
+  for (int percent : {12, 25, 50, 75}) {
     const uint64_t lru = bytes_read(file, PolicyKind::lru, percent, trace);
     const uint64_t stable = bytes_read(file, PolicyKind::stable, percent, trace);
-    // 75 % holds all prefixes, also those of experts that are never used: that costs some hits.
-    VX_CHECK(static_cast<double>(stable) <= (percent < 75 ? 1.02 : 1.06) * static_cast<double>(lru));
+    // 75 % holds all prefixes, also those of experts that are seldom used: that costs some hits.
+    VX_CHECK(static_cast<double>(stable) <= (percent < 75 ? 1.005 : 1.02) * static_cast<double>(lru));
   }
 }
 
@@ -97,6 +98,113 @@ VX_TEST(models_that_take_turns_are_cached_as_well_as_by_recency) {
     const uint64_t stable = bytes_read(file, PolicyKind::stable, percent, trace);
     VX_CHECK(static_cast<double>(stable) <= 1.02 * static_cast<double>(lru));
   }
+}
+
+// The budget holds all prefixes, and all of the tiles that are used, but not both.
+VX_TEST(kept_prefixes_go_where_few_tiles_are_used) {
+  const Watchdog watchdog;
+  TileFile file;
+  make_file(&file);
+  const uint64_t budget = total_bytes(file) * 3 / 4;
+  Pager pager(budget, PolicyKind::stable, 4, 2);
+  file.add_to(&pager);
+  pager.start({0});
+  VX_CHECK_EQ(pager.counters().n_kept_prefixes, kTiles);
+  uint64_t n_acquired = 0, over = 0;
+  const auto sweep = [&] {
+    for (int64_t t = 0; t < kTiles * 2 / 3; ++t, ++n_acquired) {
+      const auto pin = pager.acquire(0, t, Access::sweep);
+      VX_CHECK(file.equal(0, t, pin.view()));
+      over += pager.counters().held_bytes > budget;
+    }
+  };
+  for (int i = 0; i < 60; ++i) sweep();
+  check_sums(pager, n_acquired);
+  VX_CHECK_EQ(over, 0u);
+  VX_CHECK_EQ(pager.counters().n_kept_prefixes, int64_t{0});
+  pager.reset_counters();
+  for (int i = 0; i < 4; ++i) sweep();
+  VX_CHECK_EQ(pager.counters().bytes_compressed_read, 0u);
+  VX_CHECK(file.equal(0, 1, pager.acquire_prefix(0, 1).view()));  // there is none alone now
+}
+
+VX_TEST(kept_prefixes_stay_while_one_is_lent) {
+  const Watchdog watchdog;
+  TileFile file;
+  make_file(&file);
+  Pager pager(total_bytes(file) * 3 / 4, PolicyKind::stable, 4, 2);
+  file.add_to(&pager);
+  pager.start({0});
+  const auto sweeps = [&](int n) {
+    for (int i = 0; i < n; ++i)
+      for (int64_t t = 0; t < kTiles * 2 / 3; ++t)
+        VX_CHECK(file.equal(0, t, pager.acquire(0, t, Access::sweep).view()));
+  };
+  sweeps(1);
+  {
+    const auto lent = pager.acquire_prefix(0, 7);
+    sweeps(60);
+    VX_CHECK_EQ(pager.counters().n_kept_prefixes, kTiles);
+    const auto& prefix = file.matrices()[0].tiles[7].prefix;
+    VX_CHECK(lent.view().residual == nullptr && std::memcmp(lent.view().prefix, prefix.data(), prefix.size()) == 0);
+  }
+  sweeps(3);
+  VX_CHECK_EQ(pager.counters().n_kept_prefixes, int64_t{0});
+}
+
+// Tiles drawn independently, popular ones more often, in no order that reading ahead could follow.
+VX_TEST(popular_tiles_are_cached_better_than_by_recency) {
+  const Watchdog watchdog;
+  TileFile file;
+  make_file(&file);
+  std::vector<double> popularity;
+  for (int64_t t = 0; t < kTiles; ++t) popularity.push_back(1.0 / static_cast<double>(1 + t * 37 % kTiles));
+  std::discrete_distribution<int64_t> draw(popularity.begin(), popularity.end());
+  std::mt19937 random(6);
+  std::vector<int64_t> trace;
+  for (int i = 0; i < 60000; ++i) trace.push_back(draw(random));
+  for (int percent : {25, 50}) {
+    const uint64_t lru = bytes_read(file, PolicyKind::lru, percent, trace);
+    const uint64_t stable = bytes_read(file, PolicyKind::stable, percent, trace);
+    VX_CHECK(static_cast<double>(stable) <= 0.9 * static_cast<double>(lru));
+  }
+}
+
+VX_TEST(kept_prefixes_go_among_workers) {
+  const Watchdog watchdog;
+  TileFile file;
+  make_file(&file);
+  const uint64_t budget = total_bytes(file) * 3 / 4;
+  Pager pager(budget, PolicyKind::stable, 4, 2);
+  file.add_to(&pager);
+  pager.start({0});
+  std::atomic<int> wrong{0}, over{0};
+  std::atomic<uint64_t> n_acquired{0};
+  const auto work = [&](unsigned seed) {
+    std::mt19937 random(seed);
+    for (int i = 0; i < 8000; ++i, ++n_acquired) {
+      // One follows the sweep, so that tiles are read ahead.
+      const int64_t tile = (seed % 3 == 0 ? i : static_cast<int64_t>(random())) % (kTiles * 2 / 3);
+      if (i % 4 == 0 && seed % 3 != 0) {
+        const auto pin = pager.acquire_prefix(0, tile);
+        const auto& prefix = file.matrices()[0].tiles[static_cast<size_t>(tile)].prefix;
+        wrong += std::memcmp(pin.view().prefix, prefix.data(), prefix.size()) != 0;
+      } else {
+        const auto pin = pager.acquire(0, tile, seed % 3 == 0 ? Access::sweep : Access::lookup);
+        wrong += !file.equal(0, tile, pin.view());
+      }
+      over += pager.counters().held_bytes > budget;
+    }
+  };
+  for (unsigned round = 0; round < 8 && pager.counters().n_kept_prefixes > 0; ++round) {
+    std::vector<std::thread> threads;
+    for (unsigned i = 0; i < 3; ++i) threads.emplace_back(work, 10 * round + i + 1);
+    for (auto& t : threads) t.join();
+  }
+  VX_CHECK_EQ(wrong.load(), 0);
+  VX_CHECK_EQ(over.load(), 0);
+  VX_CHECK_EQ(pager.counters().n_kept_prefixes, int64_t{0});
+  check_sums(pager, n_acquired);
 }
 
 VX_TEST(scans_displace_nobody) {

@@ -67,7 +67,16 @@ def test_the_plots_are_drawn_from_results(tmp_path: Path) -> None:
     entries = [{"engine": "vortex", "weights": "exact", **speeds}, {"engine": "llama.cpp", "weights": "BF16", **speeds}]
     limited = {"shape": "m", "entries": [{"engine": "x", "limit_bytes": 600, "tokens_per_s": {"median": 1.0}}]}
     (tmp_path / "c3_limited.json").write_text(json.dumps(limited))
-    results = {"curve": {"curve": curve}, "resident": {"shape": "m", "threads": 2, "entries": entries}}
+    traces = [
+        {"trace": trace, "fraction": fraction, "stable": 1.1, "lru": 4.0, "belady": 1.0}
+        for trace in ("sweep", "exit")
+        for fraction in (0.25, 0.9)
+    ]
+    results = {
+        "curve": {"curve": curve},
+        "resident": {"shape": "m", "threads": 2, "entries": entries},
+        "traces": {"entries": traces},
+    }
     drawn = draw(results, tmp_path)
     assert [path.name for path in drawn] == list(report.PLOTS)
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
