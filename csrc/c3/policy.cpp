@@ -8,7 +8,7 @@ namespace {
 
 // The ring takes at most this part of the bytes that a sweep must read anyway, where that holds the least ring: its
 // bytes are never hit, so they are what the plan reads more than the best possible one.
-constexpr uint64_t kRingShare = 80;
+constexpr uint64_t kRingShare = 55;
 
 uint64_t sum_bytes(const std::vector<uint64_t>& stored_bytes) {
   return std::accumulate(stored_bytes.begin(), stored_bytes.end(), uint64_t{0});
