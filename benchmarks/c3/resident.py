@@ -37,8 +37,8 @@ def measure(setting: Setting) -> Figure:
     speeds: dict[str, dict[str, list[float]]] = {}
     texts: dict[str, list[int]] = {}
     contenders = variants(CODECS)
-    for number in range(setting.rounds(3)):
-        # Prefill takes the most time and varies the least: two of the three turns.
+    for number in range(setting.rounds(6)):
+        # Prefill takes the most time and varies the least: two of the turns.
         prefill = _PREFILL_TOKENS if number < 2 else 0
         for variant in contenders:
             run = _ours(setting, variant, prefill)
