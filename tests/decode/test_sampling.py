@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vortex_engine.decode.noise import uniforms
 from vortex_engine.decode.sampling import SamplingParams, sample_token
 from vortex_engine.errors import VortexError
+from vortex_engine.ops.reference_sampling import kept_ids, uniforms
 
 N_DRAWS = 3000
 # The 99.99 % point of chi-square by degrees of freedom.
@@ -84,8 +84,6 @@ def test_filters_of_a_large_vocabulary_agree_with_transformers() -> None:
     transformers = pytest.importorskip(
         "transformers", reason="transformers is not installed: pip install 'vortex-engine[test]'"
     )
-    from vortex_engine.decode.sampling import _candidates
-
     random = np.random.default_rng(0)
     for spread, params in [
         (3.0, {"top_k": 50}),
@@ -95,7 +93,7 @@ def test_filters_of_a_large_vocabulary_agree_with_transformers() -> None:
         (2.0, {"top_k": 4000, "top_p": 0.8, "min_p": 0.001}),
     ]:
         logits = random.normal(0, spread, 20011).astype(np.float32)
-        kept, _ = _candidates(logits, float(logits.max()), SamplingParams(temperature=0.7, **params))
+        kept = kept_ids(logits, SamplingParams(temperature=0.7, **params).law)
         scores = torch.from_numpy(logits)[None] / 0.7
         warpers = transformers.generation.logits_process
         for name, warper in [

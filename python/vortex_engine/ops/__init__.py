@@ -17,6 +17,7 @@ from numpy import ndarray
 from vortex_engine.ops.context import OpContext, make_context, make_pager
 from vortex_engine.ops.decoder_layer import DecoderLayer, Projections, composed
 from vortex_engine.ops.registry import Impl, implementations, select
+from vortex_engine.ops.sampling_law import SamplingLaw
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,7 +30,9 @@ __all__ = [
     "Impl",
     "OpContext",
     "Projections",
+    "SamplingLaw",
     "attend",
+    "bad_verify",
     "composed",
     "decoder_layer",
     "embed_rows",
@@ -201,6 +204,36 @@ def decoder_layer(
         cache: keys, values [KH, C, Dp] float32 as `kv_append` takes them; the rows' own are put at pos...
     """
     ctx.table["decoder_layer"](pager, layer, h, *rotation, *cache, pos)
+
+
+def bad_verify(
+    ctx: OpContext, draft_ids: Array, target_logits: Array, law: SamplingLaw, seed: int, position: int
+) -> tuple[int, int]:
+    """How far a draft is what this law would have chosen, and the token that follows.
+
+    Row i's token is t_i = argmax over the ids that the filters keep of logits_i / temperature - log(-log(u)), with u a
+    hash of (seed, position + i, id); greedy at temperature 0; the lowest id on ties. A draft is accepted while it
+    equals that token, so drafted and plain decoding (no draft, one row) give the same tokens.
+
+    Args:
+        draft_ids: [k] int64, k from 0.
+        target_logits: [k + 1, V] float32; row i judges draft_ids[i]. Rows after the first rejection are not read.
+        law: temperature and filters.
+        seed: from 0 to 2^64 - 1.
+        position: in the sequence, of the token that row 0 chooses.
+
+    Returns:
+        (n_accepted, next_id): next_id is t_n_accepted; equal on every backend, SIMD level and thread count.
+
+    Raises:
+        VortexError: a row that is reached holds NaN or has no finite maximum.
+
+    Source: Gumbel-max, arXiv:1411.0030 section 2; SplitMix64, doi 10.1145/2714064.2660195.
+    """
+    if isinstance(target_logits, ndarray):
+        return ctx.table["bad_verify"](draft_ids, target_logits, law, seed, position)
+    module = _torch_ops("bad_verify", "target_logits", target_logits)
+    return module.bad_verify(ctx, draft_ids, target_logits, law, seed, position)
 
 
 def tile_decode(

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 from vortex_engine import _native
 from vortex_engine.ops.decoder_layer import DecoderLayer
+from vortex_engine.ops.reference_sampling import bad_verify
 
 __all__ = ["BINDERS", "Pager", "make_pool", "supports"]
 
@@ -59,6 +60,7 @@ BINDERS: dict[str, Callable[[Any], Callable[..., Any]]] = {
     "attend": _pooled(_native.attend),
     "swiglu": _pooled(_native.swiglu),
     "decoder_layer": _decoder_layer,
+    "bad_verify": _plain(bad_verify),
     "tile_decode": _plain(_native.decode_tile),
     "tile_encode": _pooled(_native.encode_tiles),
 }

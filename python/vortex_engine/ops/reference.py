@@ -16,9 +16,11 @@ from vortex_engine.ops.reference_codec import decode_tile as tile_decode
 from vortex_engine.ops.reference_codec import encode_tiles as tile_encode
 from vortex_engine.ops.reference_integers import INTEGER_CODECS, round_activations
 from vortex_engine.ops.reference_pager import ReferencePager
+from vortex_engine.ops.reference_sampling import bad_verify
 
 __all__ = [
     "attend",
+    "bad_verify",
     "decoder_layer",
     "embed_rows",
     "kv_append",

@@ -22,6 +22,7 @@ OPS = (
     "attend",
     "swiglu",
     "decoder_layer",
+    "bad_verify",
     "tile_decode",
     "tile_encode",
 )
