@@ -70,6 +70,8 @@ void translate(std::exception_ptr thrown) {
     raise("BudgetError", e.what());
   } catch (const vx::MachineFailure& e) {
     raise("MachineError", e.what());
+  } catch (const vx::NotFinite& e) {
+    raise("VortexError", e.what());
   } catch (const std::bad_alloc&) {
     raise("MachineError", "out of memory in native code; lower the RAM budget, the context or the prefill chunk");
   } catch (const vx::ArgumentError& e) {
@@ -93,6 +95,7 @@ PYBIND11_MODULE(_native, m) {
            py::arg("n_threads"), py::arg("simd"))
       .def_property_readonly("n_threads", [](const vx::Pool& pool) { return pool.threads.size(); })
       .def_property_readonly("simd", [](const vx::Pool& pool) { return vx::simd_name(pool.simd); });
+  vx::bind_bad_verify(m);
   vx::bind_codec(m);
   vx::bind_decoder_layer(m);
   vx::bind_pager(m);

@@ -32,4 +32,9 @@ struct MachineFailure : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// Logits that are not finite where a token must be chosen from them (Python: VortexError).
+struct NotFinite : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
 }  // namespace vx

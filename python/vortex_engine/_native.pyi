@@ -115,3 +115,14 @@ def decoder_layer(
     pos: int,
 ) -> None: ...
 def swiglu(pool: Pool, gate: NDArray[np.float32], up: NDArray[np.float32]) -> NDArray[np.float32]: ...
+def bad_verify(
+    pool: Pool,
+    draft_ids: NDArray[np.int64],
+    target_logits: NDArray[np.float32],
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    min_p: float,
+    seed: int,
+    position: int,
+) -> tuple[int, int]: ...

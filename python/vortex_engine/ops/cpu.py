@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 from vortex_engine import _native
 from vortex_engine.ops.decoder_layer import DecoderLayer
-from vortex_engine.ops.reference_sampling import bad_verify
+from vortex_engine.ops.sampling_law import SamplingLaw
 
 __all__ = ["BINDERS", "Pager", "make_pool", "supports"]
 
@@ -49,6 +49,14 @@ def _decoder_layer(pool: Any) -> Callable[..., None]:
     return run
 
 
+def _bad_verify(pool: Any) -> Callable[..., tuple[int, int]]:
+    def run(draft_ids: Any, target_logits: Any, law: SamplingLaw, seed: int, position: int) -> tuple[int, int]:
+        top_k, top_p, min_p = law.top_k or 0, 1.0 if law.top_p is None else law.top_p, law.min_p or 0.0
+        return _native.bad_verify(pool, draft_ids, target_logits, law.temperature, top_k, top_p, min_p, seed, position)
+
+    return run
+
+
 BINDERS: dict[str, Callable[[Any], Callable[..., Any]]] = {
     "paged_linear": _pooled(_native.paged_linear),
     "paged_linear_transposed": _pooled(_native.paged_linear_transposed),
@@ -60,7 +68,7 @@ BINDERS: dict[str, Callable[[Any], Callable[..., Any]]] = {
     "attend": _pooled(_native.attend),
     "swiglu": _pooled(_native.swiglu),
     "decoder_layer": _decoder_layer,
-    "bad_verify": _plain(bad_verify),
+    "bad_verify": _bad_verify,
     "tile_decode": _plain(_native.decode_tile),
     "tile_encode": _pooled(_native.encode_tiles),
 }
