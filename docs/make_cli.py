@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+import typer
 import typer.models
 
 from vortex_engine.cli.app import app
@@ -29,17 +31,25 @@ def render() -> str:
         "",
         str(app.info.epilog),
     ]
-    for command in app.registered_commands:
-        function = command.callback
-        assert function is not None
+    for name, function in _commands(app):
         parameters = [_Parameter(parameter) for parameter in _signature(function)]
         arguments = [parameter for parameter in parameters if parameter.is_argument]
         options = [parameter for parameter in parameters if not parameter.is_argument]
-        usage = " ".join([f"vortex {function.__name__}", *(argument.usage for argument in arguments), "[OPTIONS]"])
-        lines += ["", f"## {function.__name__}", "", f"`{usage}`", "", " ".join(inspect.getdoc(function).split()), ""]
+        usage = " ".join([f"vortex {name}", *(argument.usage for argument in arguments), "[OPTIONS]"])
+        lines += ["", f"## {name}", "", f"`{usage}`", "", " ".join(inspect.getdoc(function).split()), ""]
         lines += ["| | |", "|---|---|"]
         lines += [f"| `{parameter.usage}` | {parameter.help} |" for parameter in [*arguments, *options]]
     return "\n".join(lines) + "\n"
+
+
+def _commands(program: typer.Typer, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every command with its full name, those of groups after the others."""
+    for command in program.registered_commands:
+        assert command.callback is not None
+        yield f"{prefix}{command.callback.__name__}", command.callback
+    for group in program.registered_groups:
+        assert group.typer_instance is not None
+        yield from _commands(group.typer_instance, f"{prefix}{group.typer_instance.info.name} ")
 
 
 def _signature(function: Any) -> list[inspect.Parameter]:

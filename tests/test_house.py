@@ -121,9 +121,15 @@ def test_readme_commands_exist() -> None:
     named = set(re.findall(r"(?:^|&& |`)vortex ([a-z]+)", (REPOSITORY / "README.md").read_text(), flags=re.MULTILINE))
     commands = set(getattr(program, "commands", {}))
     assert named == commands, "README names commands that do not exist, or leaves one out"
-    for command, option in re.findall(r"`?vortex ([a-z]+)[^`\n]*?(--[a-z-]+)", (REPOSITORY / "README.md").read_text()):
-        options = {name for p in getattr(program, "commands", {})[command].params for name in p.opts}
-        assert option in options, f"README: vortex {command} has no {option}"
+    # A group's options are those of the command that follows its name.
+    named = re.findall(
+        r"`?vortex ([a-z]+)(?: (build|show))?[^`\n]*?(--[a-z-]+)", (REPOSITORY / "README.md").read_text()
+    )
+    for name, member, option in named:
+        command = getattr(program, "commands", {})[name]
+        command = command.commands[member] if member else command
+        options = {spelling for p in command.params for spelling in p.opts}
+        assert option in options, f"README: vortex {name} {member} has no {option}"
 
 
 def test_readme_python_example_runs(

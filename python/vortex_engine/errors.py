@@ -4,7 +4,7 @@ VortexError
 ├── TileFileError            a packed model's file is not what was packed
 │   ├── CorruptTileError     its bytes changed, are missing or contradict each other
 │   └── TileVersionError     its format number is unknown to this version
-├── ModelConfigError         a configuration, checkpoint or tokenizer that cannot be used
+├── ModelConfigError         a configuration, checkpoint, tokenizer, corpus or table that cannot be used
 ├── BudgetError              a byte budget below the minimum
 ├── BackendUnavailableError  a forced backend, SIMD level or extra that is not here
 ├── PromptError              an empty prompt or one longer than the context (also a ValueError)
@@ -64,7 +64,7 @@ class TileVersionError(TileFileError):
 
 
 class ModelConfigError(VortexError):
-    """A configuration, checkpoint or tokenizer that this engine cannot use; the message names it and the fix."""
+    """A configuration, checkpoint, tokenizer, corpus or table of n-grams that cannot be used; names it and the fix."""
 
 
 class BudgetError(VortexError):

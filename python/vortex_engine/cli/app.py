@@ -10,6 +10,7 @@ from vortex_engine.cli.bench import bench
 from vortex_engine.cli.demo import demo
 from vortex_engine.cli.doctor import doctor
 from vortex_engine.cli.generate import generate
+from vortex_engine.cli.grams import grams
 from vortex_engine.cli.inspect import inspect
 from vortex_engine.cli.pack import pack
 from vortex_engine.cli.repair import repair
@@ -47,3 +48,4 @@ def _program(
 
 for _command in (pack, inspect, repair, generate, demo, bench, doctor):
     app.command()(_command)
+app.add_typer(grams)

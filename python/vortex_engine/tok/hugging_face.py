@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from vortex_engine.errors import ModelConfigError
-from vortex_engine.tok.protocol import TextStream, Tokenizer
+from vortex_engine.tok.protocol import TextStream
 from vortex_engine.tok.stream import ByteTextStream, WindowTextStream
 
 __all__ = ["HuggingFaceTokenizer", "load_tokenizer"]
 
 
-def load_tokenizer(folder: Path) -> Tokenizer:
+def load_tokenizer(folder: Path) -> HuggingFaceTokenizer:
     """The tokenizer of a model directory.
 
     Raises:
@@ -56,6 +56,15 @@ class HuggingFaceTokenizer:
 
     def encode(self, text: str) -> list[int]:
         return self._inner.encode(text, add_special_tokens=True).ids
+
+    @property
+    def vocab_size(self) -> int:
+        """The largest id and one."""
+        return max(self._inner.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+    def encode_texts(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of many texts, without the special tokens that `encode` adds, on all cores."""
+        return [encoding.ids for encoding in self._inner.encode_batch(list(texts), add_special_tokens=False)]
 
     def decode(self, token_ids: Sequence[int]) -> str:
         return self._inner.decode(list(token_ids), skip_special_tokens=True)
