@@ -127,3 +127,22 @@ def test_packed_models_of_the_harness_run(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, script, json.dumps(job)], capture_output=True, text=True, check=True)
     result = json.loads(done.stdout)
     assert len(result["token_ids"]) == 4 and result["prefill_tokens_per_s"] > 0
+
+
+def test_a_llama_becomes_a_gguf_file_with_its_tokenizer(tiny_hf_dir: Path, tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf", reason="gguf is not installed: pip install 'vortex-engine[test]'")
+    from benchmarks.c3.gguf_convert import convert
+
+    convert(tiny_hf_dir, tmp_path / "model.gguf")
+    reader = gguf.GGUFReader(tmp_path / "model.gguf")
+    config = json.loads((tiny_hf_dir / "config.json").read_text())
+    heads, hidden = config["num_attention_heads"], config["hidden_size"]
+    name = "model.layers.1.self_attn.q_proj.weight"
+    wanted = dict(read_bf16_bits(tiny_hf_dir / "model.safetensors"))[name].reshape(heads, -1, hidden)
+    (tensor,) = (tensor for tensor in reader.tensors if tensor.name == "blk.1.attn_q.weight")
+    found = np.ascontiguousarray(tensor.data).view(np.uint16).reshape(wanted.shape)
+    # ggml turns channels 2i and 2i + 1 of a head together, transformers i and i + half.
+    half = wanted.shape[1] // 2
+    assert np.array_equal(found[:, 0::2], wanted[:, :half]) and np.array_equal(found[:, 1::2], wanted[:, half:])
+    tokens = reader.fields["tokenizer.ggml.tokens"]
+    assert len(tokens.data) == config["vocab_size"]
