@@ -48,16 +48,21 @@ def paged_linear_arrays(
     x: NDArray[np.float32],
     biases: Sequence[NDArray[np.float32] | None],
     activations: str = "float",
+    planes: str = "all",
 ) -> list[NDArray[np.float32]]:
     """The op's own contract: numpy arrays in and out, weights from `pager`, a ResidentMatrices.
 
     Raises:
         ValueError: a pager of another backend, a wrong handle, shape or dtype.
-        BackendUnavailableError: activations other than "float".
+        BackendUnavailableError: activations other than "float", planes other than "all".
     """
     if activations != "float":
         raise BackendUnavailableError(
             f"the triton backend multiplies float activations only, got activations={activations!r}; use backend cpu"
+        )
+    if planes != "all":
+        raise BackendUnavailableError(
+            f"the triton backend reads whole tiles, which device memory holds, got planes={planes!r}; use backend cpu"
         )
     if not isinstance(pager, ResidentMatrices):
         rule = "pager must be a ResidentMatrices, whose tiles lie in device memory"

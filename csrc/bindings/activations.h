@@ -13,4 +13,10 @@ inline Activations activations_by_name(const char* op, const std::string& name) 
   throw ArgumentError(std::string("[") + op + "] activations must be float or int8, got " + name);
 }
 
+inline Planes planes_by_name(const char* op, const std::string& name) {
+  if (name == "all") return Planes::all;
+  if (name == "prefix") return Planes::prefix;
+  throw ArgumentError(std::string("[") + op + "] planes must be all or prefix, got " + name);
+}
+
 }  // namespace vx

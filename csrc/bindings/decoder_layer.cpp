@@ -27,6 +27,7 @@ class BoundLayer {
     layer_.window = spec.attr("window").cast<int64_t>();
     layer_.scale = spec.attr("scale").cast<float>();
     layer_.activations = activations_by_name(kOp, spec.attr("activations").cast<std::string>());
+    layer_.planes = planes_by_name(kOp, spec.attr("planes").cast<std::string>());
     if (const py::object norms = spec.attr("qk_norms"); !norms.is_none()) {
       const auto [q, k] = norms.cast<std::pair<py::array, py::array>>();
       layer_.q_norm = vector(q, layer_.head_dim, "q_norm");

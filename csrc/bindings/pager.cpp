@@ -50,8 +50,10 @@ py::dict counters(const Pager& pager) {
 }
 
 py::list linear(Pool& pool, Pager& pager, const std::vector<int>& handles, const py::array& x,
-                const std::vector<std::optional<py::array>>& biases, const std::string& activations_name) {
+                const std::vector<std::optional<py::array>>& biases, const std::string& activations_name,
+                const std::string& planes_name) {
   const Activations activations = activations_by_name("paged_linear", activations_name);
+  const Planes planes = planes_by_name("paged_linear", planes_name);
   const auto rows = checked<float>(x, 2, "paged_linear", "x");
   if (biases.size() != handles.size())
     throw ArgumentError("[paged_linear] biases must have one entry a handle, got " + std::to_string(biases.size()) +
@@ -75,7 +77,7 @@ py::list linear(Pool& pool, Pager& pager, const std::vector<int>& handles, const
   const float* data = rows.data();
   const int64_t n_rows = rows.shape(0), in_features = rows.shape(1);
   const py::gil_scoped_release release;
-  paged_linear(pool.threads, pool.simd, pager, parts, data, n_rows, in_features, activations);
+  paged_linear(pool.threads, pool.simd, pager, parts, data, n_rows, in_features, activations, planes);
   return outs;
 }
 
@@ -93,7 +95,8 @@ py::array_t<float> linear_transposed(Pool& pool, Pager& pager, int handle, const
   return out;
 }
 
-py::array_t<float> embed(Pool& pool, Pager& pager, int handle, const py::array& ids) {
+py::array_t<float> embed(Pool& pool, Pager& pager, int handle, const py::array& ids, const std::string& planes_name) {
+  const Planes planes = planes_by_name("embed_rows", planes_name);
   const auto wanted = checked<int64_t>(ids, 1, "embed_rows", "ids");
   const int64_t cols = pager.matrix(handle).cols;
   py::array_t<float> out({wanted.size(), static_cast<py::ssize_t>(cols)});
@@ -102,7 +105,7 @@ py::array_t<float> embed(Pool& pool, Pager& pager, int handle, const py::array& 
   float* to = out.mutable_data();
   {
     const py::gil_scoped_release release;
-    embed_rows(pool.threads, pool.simd, pager, handle, data, n, to, cols);
+    embed_rows(pool.threads, pool.simd, pager, handle, data, n, to, cols, planes);
   }
   return out;
 }
@@ -132,14 +135,14 @@ void bind_pager(py::module_& m) {
       .def("counters", counters)
       .def("reset_counters", &Pager::reset_counters)
       .def("close", &Pager::close, Release());
-  m.def(
-      "paged_linear", linear, py::arg("pool"), py::arg("pager"), py::arg("handles"), py::arg("x"), py::arg("biases"),
-      py::arg("activations") = "float",
-      "x [M, K] times every matrix, float32: a list of [M, N] arrays. activations: float or int8, for integer tiles.");
+  m.def("paged_linear", linear, py::arg("pool"), py::arg("pager"), py::arg("handles"), py::arg("x"), py::arg("biases"),
+        py::arg("activations") = "float", py::arg("planes") = "all",
+        "x [M, K] times every matrix, float32: a list of [M, N] arrays. activations: float or int8, for integer tiles. "
+        "planes: all or prefix, of exact tiles.");
   m.def("paged_linear_transposed", linear_transposed, py::arg("pool"), py::arg("pager"), py::arg("handle"),
         py::arg("x"), "x [M, N] times a matrix [N, K] as it is, float32 [M, K].");
   m.def("embed_rows", embed, py::arg("pool"), py::arg("pager"), py::arg("handle"), py::arg("ids"),
-        "Rows of a matrix, float32 [T, K].");
+        py::arg("planes") = "all", "Rows of a matrix, float32 [T, K].");
 }
 
 }  // namespace vx

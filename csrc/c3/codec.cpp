@@ -76,6 +76,16 @@ PanelReader open_panel(const TileView& tile, int64_t panel, PanelScratch& scratc
   return reader;
 }
 
+PanelReader open_prefix_panel(const TileView& tile, int64_t panel, PanelScratch& scratch) {
+  if (tile.entry->codec != Codec::exact) return open_panel(tile, panel, scratch);
+  PanelReader reader{};
+  reader.codec = Codec::exact;
+  reader.dtype = tile.entry->dtype;
+  reader.is_prefix = true;
+  open_exact_prefix(tile, panel, &reader.exact_prefix);
+  return reader;
+}
+
 void encode_tile(const Weights& weights, Codec codec, EncodedTile* tile) {
   if (is_upcast_bf16(weights)) {
     const std::vector<uint16_t> narrow = upper_halves(weights);

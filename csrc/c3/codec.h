@@ -43,9 +43,11 @@ struct RawPanel {
 struct PanelReader {
   Codec codec;  // names the member of the union; a codec that decodes whole panels shows them as raw
   Dtype dtype;
+  bool is_prefix;  // of codec exact: the member is exact_prefix
   union {
     RawPanel raw;
     ExactPanel exact;
+    ExactPrefixPanel exact_prefix;
     Exact12Panel exact12;
     IntPanel integer;  // int8 and int4
   };
@@ -55,5 +57,8 @@ struct PanelReader {
 using PanelScratch = std::vector<uint8_t>;
 
 PanelReader open_panel(const TileView& tile, int64_t panel, PanelScratch& scratch);
+
+// Of a tile whose residual may be missing: `exact` decodes from its prefix alone, every other codec as always.
+PanelReader open_prefix_panel(const TileView& tile, int64_t panel, PanelScratch& scratch);
 
 }  // namespace vx

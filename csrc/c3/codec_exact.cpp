@@ -72,6 +72,14 @@ void check(const TileView& tile) {
   }
 }
 
+// The fp32 exponent of every code; 0 for code 0.
+void widen_codes(Dtype dtype, uint32_t base, uint32_t (&exponents)[8]) {
+  for (uint32_t code = 0; code < 8; ++code) {
+    const uint32_t exponent = code ? (base + code) & 0xff : 0;
+    exponents[code] = dtype == Dtype::f16 && code ? (exponent == 31 ? 255 : (exponent + 112) & 0xff) : exponent;
+  }
+}
+
 void open(const TileView& tile, int64_t panel, PanelReader* out, PanelScratch&) {
   const TileEntry& e = *tile.entry;
   ExactPanel& reader = out->exact;
@@ -86,10 +94,10 @@ void open(const TileView& tile, int64_t panel, PanelReader* out, PanelScratch&) 
   }
   const auto header = panel_header<PanelHeader>(tile, panel);
   reader.base = header.base;
+  uint32_t exponents[8];
+  widen_codes(e.dtype, header.base, exponents);
   for (uint32_t nibble = 0; nibble < 16; ++nibble) {
-    const uint32_t code = nibble & 7;
-    uint32_t exponent = code ? (reader.base + code) & 0xff : 0;
-    if (e.dtype == Dtype::f16 && code) exponent = exponent == 31 ? 255 : (exponent + 112) & 0xff;
+    const uint32_t exponent = exponents[nibble & 7];
     reader.high_bytes[nibble] = static_cast<uint8_t>((nibble >> 3) << 7 | exponent >> 1);
     reader.low_bytes[nibble] = static_cast<uint8_t>((exponent & 1) << 7);
   }
@@ -175,6 +183,28 @@ void decode(const TileView& tile, void* out) {
 }
 
 }  // namespace
+
+void open_exact_prefix(const TileView& tile, int64_t panel, ExactPrefixPanel* out) {
+  const TileEntry& e = *tile.entry;
+  ExactPrefixPanel& reader = *out;
+  reader = {};
+  reader.dtype = e.dtype;
+  const int64_t panels = e.n_panels(), blocks = e.n_blocks();
+  uint64_t far_before = 0;
+  for (int64_t p = 0; p < panel; ++p) far_before += panel_header<PanelHeader>(tile, p).n_far;
+  const auto header = panel_header<PanelHeader>(tile, panel);
+  uint32_t exponents[8];
+  widen_codes(e.dtype, header.base, exponents);
+  for (uint32_t nibble = 0; nibble < 16; ++nibble) {
+    const uint32_t exponent = exponents[nibble & 7], mantissa = nibble & 7 ? kPrefixTopBit | kPrefixMidpoint : 0;
+    reader.high_bytes[nibble] = static_cast<uint8_t>((nibble >> 3) << 7 | exponent >> 1);
+    reader.low_bytes[nibble] = static_cast<uint8_t>((exponent & 1) << 7 | mantissa);
+  }
+  reader.n_far = header.n_far;
+  const uint8_t* blocks_at = tile.prefix + panel_table_bytes(panels);
+  reader.prefix = blocks_at + panel * blocks * kPrefixBlockBytes;
+  reader.far = blocks_at + panels * blocks * kPrefixBlockBytes + 4 * far_before;
+}
 
 const TileCodec& exact_codec() {
   static const TileCodec codec{"exact", check_entry, check, decode, open, encode_exact};

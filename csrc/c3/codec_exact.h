@@ -32,4 +32,22 @@ struct ExactPanel {
   uint32_t block;  // next block
 };
 
+// In the second highest byte of an fp32 pattern: the top mantissa bit, and the one below it, which stands for the
+// middle of what the residual may add.
+constexpr uint32_t kPrefixTopBit = 0x40, kPrefixMidpoint = 0x20;
+
+// The same panel read without its residual: the low-precision copy of FORMAT.md.
+struct ExactPrefixPanel {
+  // By nibble: the two high bytes of the fp32 pattern of a weight whose top mantissa bit is 1; zero for code 0.
+  alignas(16) uint8_t high_bytes[16], low_bytes[16];
+  Dtype dtype;
+  const uint8_t* prefix;  // next block
+  const uint8_t* far;     // u32 entries not yet consumed
+  uint32_t n_far;
+  uint32_t block;  // next block
+};
+
+// tile: of codec `exact`, checked; its residual may be null.
+void open_exact_prefix(const TileView& tile, int64_t panel, ExactPrefixPanel* out);
+
 }  // namespace vx

@@ -155,8 +155,12 @@ int64_t Pager::tile_id(int handle, int64_t tile) const {
 
 PinnedTile Pager::acquire(int handle, int64_t tile, Access access) {
   const int64_t id = tile_id(handle, tile);
-  PagedTile& t = tiles_[id];
   if (Adaptation* adaptation = adaptation_.load(std::memory_order_acquire)) adaptation->used(id);
+  return acquire_id(id, access);
+}
+
+PinnedTile Pager::acquire_id(int64_t id, Access access) {
+  PagedTile& t = tiles_[id];
   if (t.fast.load(std::memory_order_relaxed) == FastPath::locked) return acquire_slow(id, access);
   // close() sets closed_ and then waits for pins, so one of the two sees the other.
   t.pins.fetch_add(1);
@@ -173,7 +177,7 @@ PinnedTile Pager::acquire(int handle, int64_t tile, Access access) {
 
 PinnedTile Pager::acquire_prefix(int handle, int64_t tile) {
   const int64_t id = tile_id(handle, tile);
-  {
+  if (tiles_[id].fast.load(std::memory_order_relaxed) == FastPath::locked && prefix_bytes_[id] > 0) {
     std::lock_guard lock(mutex_);
     if (closed_) throw ArgumentError("[pager] is closed");
     const PagedTile& t = tiles_[id];
@@ -183,7 +187,7 @@ PinnedTile Pager::acquire_prefix(int handle, int64_t tile) {
       return PinnedTile(this, nullptr, {&matrix(handle).tiles[tile], t.prefix, nullptr});
     }
   }
-  return acquire(handle, tile, Access::lookup);
+  return acquire_id(id, Access::lookup);
 }
 
 PinnedTile Pager::acquire_slow(int64_t id, Access access) {

@@ -134,8 +134,9 @@ class Pager {
   void start(const std::vector<int>& sweep);
 
   PinnedTile acquire(int handle, int64_t tile, Access access);
-  // For a low-precision copy: the view has no residual, and nothing is read or waited for, where the prefix is kept and
-  // was read before; otherwise this is a lookup of the whole tile. Counts as a hit.
+  // For a low-precision copy. Nothing is read or waited for where the prefix is kept and was read before, which counts
+  // as a hit: the view of a tile that is not resident has no residual then. Otherwise this is a lookup of the whole
+  // tile. Either leaves the sweep where it is, and residents learn nothing from it.
   PinnedTile acquire_prefix(int handle, int64_t tile);
 
   Counters counters() const;
@@ -148,6 +149,7 @@ class Pager {
   class StallTimer;
 
   int64_t tile_id(int handle, int64_t tile) const;
+  PinnedTile acquire_id(int64_t id, Access access);
   PinnedTile acquire_slow(int64_t id, Access access);
   PinnedTile load_on_demand(int64_t id, Access access, std::unique_lock<std::mutex>* lock);
   PinnedTile pinned(PagedTile* tile);

@@ -46,7 +46,7 @@ void multiply(Pool& pool, Pager& pager, const DecoderLayer& layer, const Project
   for (size_t i = 0; i < outs.size(); ++i)
     parts.push_back({group.handles[i], group.biases[i], outs[i].data(), static_cast<int64_t>(outs[i].size()) / tokens});
   paged_linear(pool.threads, pool.simd, pager, parts, x.data(), tokens, static_cast<int64_t>(x.size()) / tokens,
-               layer.activations);
+               layer.activations, layer.planes);
 }
 
 void add_to(Out h, In y) {

@@ -28,6 +28,7 @@ struct DecoderLayer {
   int64_t window;  // as AttendShape
   float scale;     // of the scores
   Activations activations;
+  Planes planes;
 };
 
 // Refuses matrices whose shapes do not make a layer.

@@ -16,16 +16,24 @@ namespace {
 
 constexpr int64_t kRunsPerWorker = 10, kMaxRun = 8;
 
+PinnedTile acquire_planes(Pager& pager, int handle, int64_t tile, Access access, Planes planes) {
+  return planes == Planes::all ? pager.acquire(handle, tile, access) : pager.acquire_prefix(handle, tile);
+}
+
+PanelReader open_planes(const TileView& view, int64_t panel, PanelScratch& scratch, Planes planes) {
+  return planes == Planes::all ? open_panel(view, panel, scratch) : open_prefix_panel(view, panel, scratch);
+}
+
 // Workers that share a tile share its pin: the first one acquires it, the last one lets it go.
 class SharedPin {
  public:
   void expect(int64_t n_users) { users_.fetch_add(n_users, std::memory_order_relaxed); }
-  const TileView& acquire(Pager& pager, int handle, int64_t tile, Access access) {
+  const TileView& acquire(Pager& pager, int handle, int64_t tile, Planes planes) {
     // A panel takes microseconds: whoever comes after the first must not meet a lock.
     if (!ready_.load(std::memory_order_acquire)) {
       std::lock_guard lock(mutex_);
       if (!pin_) {
-        pin_.emplace(pager.acquire(handle, tile, access));
+        pin_.emplace(acquire_planes(pager, handle, tile, Access::sweep, planes));
         ready_.store(true, std::memory_order_release);
       }
     }
@@ -121,7 +129,7 @@ std::string number(int64_t n) { return std::to_string(n); }
 }  // namespace
 
 void paged_linear(ThreadPool& threads, Simd level, Pager& pager, const std::vector<LinearPart>& parts, const float* x,
-                  int64_t n_rows, int64_t in_features, Activations activations) {
+                  int64_t n_rows, int64_t in_features, Activations activations, Planes planes) {
   std::vector<Unit> units;
   int64_t n_pins = 0;
   for (size_t p = 0; p < parts.size(); ++p) {
@@ -160,8 +168,8 @@ void paged_linear(ThreadPool& threads, Simd level, Pager& pager, const std::vect
     for (int64_t i = 0; i < unit.n_tiles; ++i) {
       SharedPin& pin = pins[unit.first_pin + i];
       const TileEntry& tile = matrix.tiles[unit.first_tile + i];
-      const TileView& view = pin.acquire(pager, part.handle, unit.first_tile + i, Access::sweep);
-      PanelReader reader = open_panel(view, unit.panel, worker_panel());
+      const TileView& view = pin.acquire(pager, part.handle, unit.first_tile + i, planes);
+      PanelReader reader = open_planes(view, unit.panel, worker_panel(), planes);
       const bool is_integer = tile.codec == Codec::int8 || tile.codec == Codec::int4;
       const IntegerInput& input = tile.codec == Codec::int8 ? input8 : input4;
       if (is_integer && activations == Activations::int8)
@@ -194,7 +202,7 @@ void paged_linear(ThreadPool& threads, Simd level, Pager& pager, const std::vect
 }
 
 void embed_rows(ThreadPool& threads, Simd level, Pager& pager, int handle, const int64_t* ids, int64_t n_ids,
-                float* out, int64_t n_cols) {
+                float* out, int64_t n_cols, Planes planes) {
   const Matrix& matrix = pager.matrix(handle);
   if (matrix.cols != n_cols)
     throw ArgumentError("[embed_rows] the output must have " + number(matrix.cols) + " columns, got " + number(n_cols));
@@ -231,12 +239,12 @@ void embed_rows(ThreadPool& threads, Simd level, Pager& pager, int handle, const
     const Group& group = groups[g];
     float* weights = worker_scratch(kChunkCols * kPanelRows);
     for (int64_t t = group.first_tile; t < group.first_tile + group.n_tiles; ++t) {
-      const PinnedTile pin = pager.acquire(handle, t, Access::lookup);
+      const PinnedTile pin = acquire_planes(pager, handle, t, Access::lookup, planes);
       const TileEntry& tile = matrix.tiles[t];
       for (int64_t begin = group.begin, end; begin < group.end; begin = end) {
         const int64_t panel = (wanted[begin].id - tile.row0) / kPanelRows;
         for (end = begin; end < group.end && (wanted[end].id - tile.row0) / kPanelRows == panel;) ++end;
-        PanelReader reader = open_panel(pin.view(), panel, worker_panel());
+        PanelReader reader = open_planes(pin.view(), panel, worker_panel(), planes);
         for (int64_t col = 0; col < tile.n_cols; col += kChunkCols) {
           const int64_t width = std::min<int64_t>(kChunkCols, tile.n_cols - col);
           kernels.decode(reader, width, weights);

@@ -18,7 +18,7 @@ struct TileKernels {
   // `out` has room for kChunkCols columns.
   void (*decode)(PanelReader& reader, int64_t n_cols, float* out);
   // acc[m][row] = fma(weights[col][row], x[m][col], acc[m][row]) for the n_cols columns of the panel, ascending: the
-  // one reduction order. scratch: kScratchFloats.
+  // one reduction order, but of prefixes alone (tile_exact_prefix.inl.h). scratch: kScratchFloats.
   void (*multiply)(PanelReader& reader, int64_t n_cols, const float* x, int64_t x_stride, int64_t n_rows, float* acc,
                    float* scratch);
   // The same for int8 and int4 tiles, whose order is in tile_int.inl.h.

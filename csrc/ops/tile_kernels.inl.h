@@ -7,6 +7,7 @@
 #include "ops/tile_accumulate.inl.h"
 #include "ops/tile_exact.inl.h"
 #include "ops/tile_exact12.inl.h"
+#include "ops/tile_exact_prefix.inl.h"
 #include "ops/tile_int.inl.h"
 #include "ops/tile_kernels.h"
 #include "ops/tile_raw.inl.h"
@@ -35,6 +36,7 @@ static void decode(PanelReader& reader, int64_t n_cols, float* out) {
   if (reader.codec == Codec::int8) return decode_int<8>(reader.integer, n_cols, out);
   if (reader.codec == Codec::int4) return decode_int<4>(reader.integer, n_cols, out);
   if (reader.codec == Codec::exact12) return decode_exact12(reader.exact12, n_cols, out);
+  if (reader.is_prefix) return decode_prefix(reader.exact_prefix, n_cols, out);
   decode_chunk(reader, n_cols, out, Nothing{});
 }
 
@@ -78,6 +80,7 @@ static void multiply_row(PanelReader& reader, int64_t n_cols, const float* x, fl
 
 static void multiply(PanelReader& reader, int64_t n_cols, const float* x, int64_t x_stride, int64_t n_rows, float* acc,
                      float* scratch) {
+  if (reader.is_prefix) return multiply_prefix(reader.exact_prefix, n_cols, x, x_stride, n_rows, acc, scratch);
   if (n_rows == 1) {
     if (reader.codec == Codec::exact12) return multiply_row12(reader.exact12, n_cols, x, acc, scratch);
     return multiply_row(reader, n_cols, x, acc, scratch);

@@ -23,7 +23,12 @@ constexpr int64_t kMaxRows = 16;
 struct Tile {
   EncodedTile bytes;
   TileEntry entry{};
+  bool prefix_alone = false;  // is read without its residual
   TileView view() const { return {&entry, bytes.prefix.data(), bytes.residual.data()}; }
+  PanelReader open(PanelScratch& scratch) const {
+    if (!prefix_alone) return open_panel(view(), 0, scratch);
+    return open_prefix_panel({&entry, bytes.prefix.data(), nullptr}, 0, scratch);
+  }
   bool is_integer() const { return entry.codec == Codec::int8 || entry.codec == Codec::int4; }
 };
 
@@ -79,7 +84,7 @@ struct Run {
 
   Values decode() const {
     PanelScratch panel;
-    PanelReader reader = open_panel(tile.view(), 0, panel);
+    PanelReader reader = tile.open(panel);
     Values out((n_cols() + kChunkCols) * kPanelRows);
     for (int64_t col = 0; col < n_cols(); col += kChunkCols)
       kernels.decode(reader, std::min(kChunkCols, n_cols() - col), out.data() + col * kPanelRows);
@@ -89,7 +94,7 @@ struct Run {
 
   Values multiply(int64_t n_rows) const {
     PanelScratch panel;
-    PanelReader reader = open_panel(tile.view(), 0, panel);
+    PanelReader reader = tile.open(panel);
     Values sums(n_rows * kPanelRows, 0.25f), scratch(kScratchFloats);
     if (tile.is_integer()) {
       IntRowsBuffer rows;
@@ -103,7 +108,7 @@ struct Run {
 
   Values multiply_transposed(int64_t n_rows) const {
     PanelScratch panel;
-    PanelReader reader = open_panel(tile.view(), 0, panel);
+    PanelReader reader = tile.open(panel);
     const int64_t panel_rows = tile.entry.n_rows;
     Values sums((n_cols() + kPanelRows - 1) / kPanelRows * kPanelRows * n_rows, 0.25f), scratch(2 * kScratchFloats);
     kernels.multiply_transposed(reader, n_cols(), panel_rows, x.data(), panel_rows, n_rows, sums.data(),
@@ -113,7 +118,7 @@ struct Run {
 
   Values multiply_activations(ThreadPool& threads, int64_t n_rows) const {
     PanelScratch panel;
-    PanelReader reader = open_panel(tile.view(), 0, panel);
+    PanelReader reader = tile.open(panel);
     ActivationBuffer rows;
     rows.prepare(threads, tile.entry.codec == Codec::int8 ? kernels.round_for_int8 : kernels.round_for_int4, x.data(),
                  n_rows, n_cols());
@@ -139,11 +144,12 @@ void check_level(Simd level, const Tile& tile, const Values& x) {
   }
 }
 
-void check_codec(Codec codec) {
+void check_codec(Codec codec, bool prefix_alone = false) {
   std::mt19937 random(static_cast<uint32_t>(codec) + 1);
   for (const Dtype dtype : {Dtype::bf16, Dtype::f16, Dtype::f32})
     for (const auto& [rows, cols] : {std::pair<int64_t, int64_t>{64, 104}, {63, 37}, {5, 1}}) {
-      const Tile tile = random_tile(codec, dtype, rows, cols, random);
+      Tile tile = random_tile(codec, dtype, rows, cols, random);
+      tile.prefix_alone = prefix_alone;
       if (cols == 104 && codec != Codec::lz4 && (codec != Codec::exact12 || dtype == Dtype::bf16))
         VX_CHECK(tile.entry.codec == codec);
       const Values x = random_values(kMaxRows * std::max(rows, cols), random);
@@ -154,6 +160,7 @@ void check_codec(Codec codec) {
 
 VX_TEST(raw) { check_codec(Codec::raw); }
 VX_TEST(exact) { check_codec(Codec::exact); }
+VX_TEST(exact_prefix) { check_codec(Codec::exact, true); }
 VX_TEST(exact12) { check_codec(Codec::exact12); }
 VX_TEST(lz4) { check_codec(Codec::lz4); }
 VX_TEST(dense) { check_codec(Codec::dense); }

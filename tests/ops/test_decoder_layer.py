@@ -41,7 +41,9 @@ def open_matrices(pack_matrix) -> Open:
     return open_in
 
 
-def make_layer(handles: dict[str, int], *, biases: bool, qk_norms: bool, window: int) -> ops.DecoderLayer:
+def make_layer(
+    handles: dict[str, int], *, biases: bool, qk_norms: bool, window: int, planes: str = "all"
+) -> ops.DecoderLayer:
     rng = np.random.default_rng(7)
 
     def vector(length: int) -> np.ndarray:
@@ -64,6 +66,7 @@ def make_layer(handles: dict[str, int], *, biases: bool, qk_norms: bool, window:
         window=window,
         scale=0.25,
         activations="float",
+        planes=planes,
         **groups,
     )
 
@@ -93,8 +96,9 @@ def run(apply: Callable[..., None], steps: tuple[int, ...]) -> list[np.ndarray]:
         {"biases": False, "qk_norms": False, "window": 0},
         {"biases": True, "qk_norms": False, "window": 3},
         {"biases": False, "qk_norms": True, "window": 0},
+        {"biases": True, "qk_norms": False, "window": 0, "planes": "prefix"},
     ],
-    ids=["plain", "biases-window", "qk-norms"],
+    ids=["plain", "biases-window", "qk-norms", "prefix"],
 )
 def test_it_is_its_ops_one_after_the_other(native_contexts, open_matrices, options, same_bits):
     wanted = None
@@ -110,12 +114,13 @@ def test_it_is_its_ops_one_after_the_other(native_contexts, open_matrices, optio
         pager.close()
 
 
-def test_matches_the_reference(ctx, open_matrices, assert_close):
+@pytest.mark.parametrize("planes", ["all", "prefix"])
+def test_matches_the_reference(ctx, open_matrices, planes, assert_close):
     reference = ops.make_context(threads=1, backend="reference")
     results = []
     for each in (ctx, reference):
         pager, handles = open_matrices(each)
-        layer = make_layer(handles, biases=True, qk_norms=True, window=4)
+        layer = make_layer(handles, biases=True, qk_norms=True, window=4, planes=planes)
         results.append(run(partial(ops.decoder_layer, each, pager, layer), (6, 1)))
         pager.close()
     for got, wanted in zip(*results, strict=True):
@@ -135,6 +140,7 @@ def test_a_layer_that_does_not_fit_its_matrices_is_named(open_matrices):
         (replace(layer, qk_norms=(layer.mlp_norm, layer.mlp_norm)), r"q_norm .*\(16\), got \(96,\)"),
         (replace(layer, down=replace(layer.down, biases=(np.zeros(3, np.float32),))), r"a bias .*\(96\), got \(3,\)"),
         (replace(layer, activations="int2"), r"activations must be float or int8, got int2"),
+        (replace(layer, planes="half"), r"planes must be all or prefix, got half"),
     ]
     for bad, message in wrong:
         with pytest.raises(ValueError, match=message):

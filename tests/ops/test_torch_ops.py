@@ -63,12 +63,17 @@ def test_paged_ops_on_tensors(ctx, pack_matrix):
     got = ops.paged_linear(ctx, pager, [handle, handle], torch.from_numpy(x), [None, torch.from_numpy(bias)])
     for a, b in zip(got, wanted, strict=True):
         np.testing.assert_array_equal(a.numpy(), b)
+    wanted = ops.paged_linear(ctx, pager, [handle], x, [bias], planes="prefix")[0]
+    got = ops.paged_linear(ctx, pager, [handle], torch.from_numpy(x), [torch.from_numpy(bias)], planes="prefix")[0]
+    np.testing.assert_array_equal(got.numpy(), wanted)
     turned = array(3, 65)
     wanted = ops.paged_linear_transposed(ctx, pager, handle, turned)
     got = ops.paged_linear_transposed(ctx, pager, handle, torch.from_numpy(turned))
     np.testing.assert_array_equal(got.numpy(), wanted)
     rows = ops.embed_rows(ctx, pager, handle, torch.from_numpy(ids))
     np.testing.assert_array_equal(rows.numpy(), ops.embed_rows(ctx, pager, handle, ids))
+    rows = ops.embed_rows(ctx, pager, handle, torch.from_numpy(ids), planes="prefix")
+    np.testing.assert_array_equal(rows.numpy(), ops.embed_rows(ctx, pager, handle, ids, planes="prefix"))
     pager.close()
 
 
@@ -93,6 +98,8 @@ def test_opcheck_of_paged_ops(pack_matrix):
         torch.ops.vortex.paged_linear_transposed.default, (torch.from_numpy(array(3, 65)), handle, 40, *end)
     )
     torch.library.opcheck(embed, (ids, handle, 40, *end))
+    torch.library.opcheck(linear, (x, [bias], [handle], [65], *end, "float", "prefix"))
+    torch.library.opcheck(embed, (ids, handle, 40, *end, "prefix"))
     pager.close()
 
 

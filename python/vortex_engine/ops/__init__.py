@@ -69,6 +69,7 @@ def paged_linear(
     x: Array,
     biases: Sequence[Array | None],
     activations: str = "float",
+    planes: str = "all",
 ) -> list[Array]:
     """x W^T + bias for several paged matrices that share x (q/k/v, gate/up).
 
@@ -78,13 +79,15 @@ def paged_linear(
         biases: one [N_i] float32 or None for each handle.
         activations: "float", or "int8": for int8 and int4 tiles x is rounded to 8 bits in groups of 32 columns,
             scale = largest magnitude / 127; a group that is not finite makes the row's outputs NaN.
+        planes: "all", or "prefix": tiles of codec exact are read without their residuals, a low-precision copy
+            (csrc/c3/FORMAT.md section 5). Leaves what the pager reads ahead alone.
 
     Returns:
         One [M, N_i] float32 for each handle; each element is one chain over k whose order depends on the matrix alone.
     """
     if isinstance(x, ndarray):
-        return ctx.table["paged_linear"](pager, handles, x, biases, activations)
-    return _torch_ops("paged_linear", "x", x).paged_linear(ctx, pager, handles, x, biases, activations)
+        return ctx.table["paged_linear"](pager, handles, x, biases, activations, planes)
+    return _torch_ops("paged_linear", "x", x).paged_linear(ctx, pager, handles, x, biases, activations, planes)
 
 
 def paged_linear_transposed(ctx: OpContext, pager: Any, handle: int, x: Array) -> Array:
@@ -101,11 +104,13 @@ def paged_linear_transposed(ctx: OpContext, pager: Any, handle: int, x: Array) -
     return _torch_ops("paged_linear_transposed", "x", x).paged_linear_transposed(ctx, pager, handle, x)
 
 
-def embed_rows(ctx: OpContext, pager: Any, handle: int, ids: Array) -> Array:
-    """Rows `ids` ([T] int64) of a paged matrix [N, K], as [T, K] float32; exact."""
+def embed_rows(ctx: OpContext, pager: Any, handle: int, ids: Array, planes: str = "all") -> Array:
+    """Rows `ids` ([T] int64) of a paged matrix [N, K], as [T, K] float32; exact, or with `planes` "prefix" those of
+    the low-precision copy that `paged_linear` has.
+    """
     if isinstance(ids, ndarray):
-        return ctx.table["embed_rows"](pager, handle, ids)
-    return _torch_ops("embed_rows", "ids", ids).embed_rows(ctx, pager, handle, ids)
+        return ctx.table["embed_rows"](pager, handle, ids, planes)
+    return _torch_ops("embed_rows", "ids", ids).embed_rows(ctx, pager, handle, ids, planes)
 
 
 def rms_norm(ctx: OpContext, x: Array, weight: Array, eps: float) -> Array:

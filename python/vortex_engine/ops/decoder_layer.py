@@ -31,7 +31,7 @@ class DecoderLayer:
         qkv, o, gate_up, down: 3, 1, 2 and 1 matrices.
         window: positions that a token sees; 0 means all before it.
         scale: of the scores.
-        activations: as `paged_linear` has it.
+        activations, planes: as `paged_linear` has them.
     """
 
     attention_norm: F32
@@ -48,6 +48,7 @@ class DecoderLayer:
     window: int
     scale: float
     activations: str
+    planes: str = "all"
 
 
 def composed(table: Mapping[str, Callable[..., Any]]) -> Callable[..., None]:
@@ -57,7 +58,7 @@ def composed(table: Mapping[str, Callable[..., Any]]) -> Callable[..., None]:
         pager: Any, layer: DecoderLayer, h: F32, cos: F32, sin: F32, k_cache: F32, v_cache: F32, pos: int
     ) -> None:
         def linear(group: Projections, x: F32) -> list[F32]:
-            return table["paged_linear"](pager, group.handles, x, group.biases, layer.activations)
+            return table["paged_linear"](pager, group.handles, x, group.biases, layer.activations, layer.planes)
 
         n_tokens, dim = h.shape[0], layer.head_dim
         q, k, v = linear(layer.qkv, table["rms_norm"](h, layer.attention_norm, layer.eps))

@@ -117,10 +117,12 @@ def paged_linear(
     x: F32,
     biases: Sequence[F32 | None],
     activations: str = "float",
+    planes: str = "all",
 ) -> list[F32]:
     _expect("paged_linear", "x", x, np.float32, (None, None))
     _require("paged_linear", "biases must have one entry a handle", len(biases) == len(handles), len(biases))
     _require("paged_linear", "activations must be float or int8", activations in ("float", "int8"), activations)
+    _check_planes("paged_linear", planes)
     wide = x.astype(np.float64)
     rounded = _rounded(x) if activations == "int8" else wide
     results: list[F32] = []
@@ -131,7 +133,7 @@ def paged_linear(
         if bias is not None:
             _expect("paged_linear", "bias", bias, np.float32, (rows,))
             out += bias
-        for tile in pager.tiles(handle):
+        for tile in pager.tiles(handle, planes=planes):
             n_rows, n_cols = tile.weights.shape
             rows_of_x = rounded if tile.codec in INTEGER_CODECS else wide
             part = rows_of_x[:, tile.col0 : tile.col0 + n_cols] @ tile.weights.astype(np.float64).T
@@ -158,13 +160,14 @@ def paged_linear_transposed(pager: ReferencePager, handle: int, x: F32) -> F32:
     return out.astype(np.float32)
 
 
-def embed_rows(pager: ReferencePager, handle: int, ids: NDArray[np.int64]) -> F32:
+def embed_rows(pager: ReferencePager, handle: int, ids: NDArray[np.int64], planes: str = "all") -> F32:
+    _check_planes("embed_rows", planes)
     _expect("embed_rows", "ids", ids, np.int64, (None,))
     rows, cols = pager.shape(handle)
     for wrong in ids[(ids < 0) | (ids >= rows)][:1]:
         _require("embed_rows", f"ids must be from 0 to {rows - 1}", False, wrong)
     out = np.empty((len(ids), cols), np.float32)
-    for tile in pager.tiles(handle, ids):
+    for tile in pager.tiles(handle, ids, planes):
         n_rows, n_cols = tile.weights.shape
         inside = (ids >= tile.row0) & (ids < tile.row0 + n_rows)
         out[inside, tile.col0 : tile.col0 + n_cols] = tile.weights[ids[inside] - tile.row0]
@@ -178,6 +181,10 @@ def _padded(dim: int) -> int:
 def _require(op: str, rule: str, good: bool, value: object) -> None:
     if not good:
         raise ValueError(f"[{op}] {rule}, got {value}")
+
+
+def _check_planes(op: str, planes: str) -> None:
+    _require(op, "planes must be all or prefix", planes in ("all", "prefix"), planes)
 
 
 def _check_position(op: str, pos: int, n_tokens: int, capacity: int) -> None:

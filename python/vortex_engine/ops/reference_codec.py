@@ -16,7 +16,7 @@ from vortex_engine.ops import reference_dense, reference_exact12, reference_lz4
 from vortex_engine.ops.reference_integers import decode_integers
 from vortex_engine.ops.reference_vectors import BYTE_OF_ROW, ROW_OF_BYTE
 
-__all__ = ["decode_tile", "encode_tile", "encode_tiles", "to_float32"]
+__all__ = ["EXACT", "decode_prefix", "decode_tile", "encode_tile", "encode_tiles", "to_float32"]
 
 Patterns = NDArray[Any]
 EncodedTile = tuple[bytes, bytes, int, int]
@@ -122,6 +122,35 @@ def decode_tile(codec: int, dtype: int, n_rows: int, n_cols: int, prefix: bytes,
     mask = (1 << layout.exponent_bits) - 1
     weights = (signs_codes >> 3) << layout.sign_shift | (exponents & mask) << layout.mantissa_bits
     weights = weights | top << layout.residual_bits | low
+    return weights.transpose(0, 3, 1, 2).reshape(panels * PANEL_ROWS, -1)[:n_rows, :n_cols].astype(layout.item)
+
+
+def decode_prefix(dtype: int, n_rows: int, n_cols: int, prefix: bytes) -> Patterns:
+    """Bit patterns [n_rows, n_cols] that the prefix of an `exact` tile stands for without its residual."""
+    layout = _layout("tile_decode", EXACT, dtype)
+    panels, blocks = -(-n_rows // PANEL_ROWS), -(-n_cols // BLOCK_COLS)
+    table_bytes = _table_bytes(panels)
+    planes_end = table_bytes + panels * blocks * PREFIX_BLOCK_BYTES
+    if len(prefix) < planes_end:
+        raise ValueError(f"[tile_decode] the prefix must hold at least {planes_end} bytes, got {len(prefix)}")
+    table = np.frombuffer(prefix, "<u4", panels * 4).reshape(panels, 4).astype(np.int64)
+    if len(prefix) != planes_end + 4 * int(table[:, 1].sum()):
+        raise ValueError("[tile_decode] the far escapes of a prefix do not add up")
+    signs_codes, top = _read_prefix(np.frombuffer(prefix, np.uint8)[table_bytes:planes_end], panels, blocks)
+    codes = signs_codes & 7
+    exponents = np.ascontiguousarray(np.where(codes != 0, table[:, 0, None, None, None] + codes, 0))
+    known = np.ascontiguousarray(codes != 0)
+    far = np.frombuffer(prefix, "<u4", offset=planes_end).astype(np.int64)
+    places = np.repeat(np.arange(panels), table[:, 1]), far & 0xFFFFFF
+    if (places[1] >= blocks * BLOCK_WEIGHTS).any():
+        raise ValueError("[tile_decode] a far escape is out of range")
+    exponents.reshape(panels, -1)[places] = far >> 24
+    known.reshape(panels, -1)[places] = True
+
+    mask = (1 << layout.exponent_bits) - 1
+    middle = top << layout.residual_bits | 1 << layout.residual_bits - 1
+    weights = (signs_codes >> 3) << layout.sign_shift
+    weights = weights | np.where(known, (exponents & mask) << layout.mantissa_bits | middle, 0)
     return weights.transpose(0, 3, 1, 2).reshape(panels * PANEL_ROWS, -1)[:n_rows, :n_cols].astype(layout.item)
 
 

@@ -51,13 +51,13 @@ class ReferenceMatrix:
         if sum(entry["n_rows"] * entry["n_cols"] for entry in entries) != self.rows * self.cols:
             raise self._corrupt(0, "the tiles do not cover the matrix exactly")
 
-    def tiles(self, rows: NDArray[np.int64] | None = None) -> Iterator[DecodedTile]:
-        """All tiles in order, or those that hold any of `rows`."""
+    def tiles(self, rows: NDArray[np.int64] | None = None, planes: str = "all") -> Iterator[DecodedTile]:
+        """All tiles in order, or those that hold any of `rows`; with planes "prefix" without the residuals of exact."""
         for number in range(len(self.index)):
             entry = self._entry(number)
             inside = rows is None or ((rows >= entry["row0"]) & (rows < entry["row0"] + entry["n_rows"])).any()
             if inside:
-                yield self._decode(number, entry)
+                yield self._decode(number, entry, planes == "prefix" and entry["codec"] == reference_codec.EXACT)
 
     def dense(self) -> NDArray[np.float32]:
         """The whole matrix [rows, cols]."""
@@ -85,16 +85,21 @@ class ReferenceMatrix:
             "n_cols": high[6],
         }
 
-    def _decode(self, number: int, entry: dict[str, int]) -> DecodedTile:
-        prefix, residual = (self._read(number, entry, kind) for kind in ("prefix", "residual"))
+    def _decode(self, number: int, entry: dict[str, int], prefix_alone: bool) -> DecodedTile:
+        shape = entry["dtype"], entry["n_rows"], entry["n_cols"]
+        prefix = self._read(number, entry, "prefix")
+        residual = b"" if prefix_alone else self._read(number, entry, "residual")
         try:
-            patterns = reference_codec.decode_tile(
-                entry["codec"], entry["dtype"], entry["n_rows"], entry["n_cols"], prefix, residual
-            )
+            if prefix_alone:
+                patterns = reference_codec.decode_prefix(*shape, prefix)
+            else:
+                patterns = reference_codec.decode_tile(entry["codec"], *shape, prefix, residual)
         except ValueError as error:
             raise self._corrupt(number, str(error)) from error
         weights = reference_codec.to_float32(patterns, entry["dtype"])
-        return DecodedTile(entry["row0"], entry["col0"], weights, entry["codec"], self.stored_bytes[number])
+        return DecodedTile(
+            entry["row0"], entry["col0"], weights, entry["codec"], _aligned(len(prefix)) + _aligned(len(residual))
+        )
 
     def _read(self, number: int, entry: dict[str, int], kind: str) -> bytes:
         n_bytes = entry[f"{kind}_bytes"]
@@ -156,9 +161,9 @@ class ReferencePager:
     def total_bytes(self) -> int:
         return sum(sum(matrix.stored_bytes) for matrix in self._matrices)
 
-    def tiles(self, handle: int, rows: NDArray[np.int64] | None = None) -> Iterator[DecodedTile]:
+    def tiles(self, handle: int, rows: NDArray[np.int64] | None = None, planes: str = "all") -> Iterator[DecodedTile]:
         """Decoded tiles of a matrix, counted as page faults."""
-        for tile in self.matrix(handle).tiles(rows):
+        for tile in self.matrix(handle).tiles(rows, planes):
             self._faults += 1
             self._read_bytes += tile.read_bytes
             self._peak_bytes = max(self._peak_bytes, tile.read_bytes)

@@ -20,9 +20,9 @@ LIBRARY = torch.library.Library("vortex", "DEF")
 
 _SCHEMAS = (
     "paged_linear(Tensor x, Tensor?[] biases, int[] handles, int[] out_features, int pager, int ctx, "
-    'str activations="float") -> Tensor[]',
+    'str activations="float", str planes="all") -> Tensor[]',
     "paged_linear_transposed(Tensor x, int handle, int out_features, int pager, int ctx) -> Tensor",
-    "embed_rows(Tensor ids, int handle, int in_features, int pager, int ctx) -> Tensor",
+    'embed_rows(Tensor ids, int handle, int in_features, int pager, int ctx, str planes="all") -> Tensor',
     "rms_norm(Tensor x, Tensor weight, float eps, int ctx) -> Tensor",
     "rope(Tensor x, Tensor cos, Tensor sin, int ctx) -> Tensor",
     "kv_append(Tensor k, Tensor v, Tensor(a!) k_cache, Tensor(b!) v_cache, int pos, int ctx) -> ()",
@@ -69,9 +69,10 @@ def _paged_linear(
     pager: int,
     ctx: int,
     activations: str = "float",
+    planes: str = "all",
 ) -> list[Tensor]:
     views = [None if bias is None else _view(bias) for bias in biases]
-    outs = _run(ctx, "paged_linear", _owned("pager", pager), handles, _view(x), views, activations)
+    outs = _run(ctx, "paged_linear", _owned("pager", pager), handles, _view(x), views, activations, planes)
     return [torch.from_numpy(out) for out in outs]
 
 
@@ -79,8 +80,8 @@ def _paged_linear_transposed(x: Tensor, handle: int, out_features: int, pager: i
     return torch.from_numpy(_run(ctx, "paged_linear_transposed", _owned("pager", pager), handle, _view(x)))
 
 
-def _embed_rows(ids: Tensor, handle: int, in_features: int, pager: int, ctx: int) -> Tensor:
-    return torch.from_numpy(_run(ctx, "embed_rows", _owned("pager", pager), handle, _view(ids)))
+def _embed_rows(ids: Tensor, handle: int, in_features: int, pager: int, ctx: int, planes: str = "all") -> Tensor:
+    return torch.from_numpy(_run(ctx, "embed_rows", _owned("pager", pager), handle, _view(ids), planes))
 
 
 def _rms_norm(x: Tensor, weight: Tensor, eps: float, ctx: int) -> Tensor:
@@ -118,7 +119,7 @@ def _fake_paged_linear_transposed(x: Tensor, handle: int, out_features: int, pag
     return x.new_empty((x.shape[0], out_features))
 
 
-def _fake_embed_rows(ids: Tensor, handle: int, in_features: int, pager: int, ctx: int) -> Tensor:
+def _fake_embed_rows(ids: Tensor, handle: int, in_features: int, *_: object) -> Tensor:
     _check("embed_rows", "ids", ids, torch.int64, 1)
     return ids.new_empty((ids.shape[0], in_features), dtype=torch.float32)
 

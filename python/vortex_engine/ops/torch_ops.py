@@ -23,17 +23,20 @@ def paged_linear(
     x: Tensor,
     biases: Sequence[Tensor | None],
     activations: str = "float",
+    planes: str = "all",
 ) -> list[Tensor]:
     out_features = [pager.shape(handle)[0] for handle in handles]
-    return _OPS.paged_linear(x, list(biases), list(handles), out_features, id_of(pager), id_of(ctx), activations)
+    return _OPS.paged_linear(
+        x, list(biases), list(handles), out_features, id_of(pager), id_of(ctx), activations, planes
+    )
 
 
 def paged_linear_transposed(ctx: OpContext, pager: Any, handle: int, x: Tensor) -> Tensor:
     return _OPS.paged_linear_transposed(x, handle, pager.shape(handle)[1], id_of(pager), id_of(ctx))
 
 
-def embed_rows(ctx: OpContext, pager: Any, handle: int, ids: Tensor) -> Tensor:
-    return _OPS.embed_rows(ids, handle, pager.shape(handle)[1], id_of(pager), id_of(ctx))
+def embed_rows(ctx: OpContext, pager: Any, handle: int, ids: Tensor, planes: str = "all") -> Tensor:
+    return _OPS.embed_rows(ids, handle, pager.shape(handle)[1], id_of(pager), id_of(ctx), planes)
 
 
 def rms_norm(ctx: OpContext, x: Tensor, weight: Tensor, eps: float) -> Tensor:
