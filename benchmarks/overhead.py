@@ -29,7 +29,7 @@ def rss():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
 with vx.load(sys.argv[1]) as model:
-    out = model.generate("def main():", max_new_tokens=32, ignore_eos=True)
+    out = model.generate("def main():", max_new_tokens=32, ignore_eos=True, speculate="off")
 print(json.dumps({"peak_rss_bytes": rss(), "kv_bytes": out.stats["kv_bytes"],
                   "held_bytes": out.stats["peak_bytes"], "torch_loaded": "torch" in sys.modules}))
 """
@@ -62,7 +62,7 @@ def time_outside_native(model: vx.Model, n_tokens: int) -> tuple[float, float]:
     table: dict[str, Callable[..., Any]] = dict(original)
     parts.ctx.table = {name: clock.wrap(function) for name, function in table.items()}
     try:
-        pieces = model.stream("def main():", max_new_tokens=n_tokens, ignore_eos=True)
+        pieces = model.stream("def main():", max_new_tokens=n_tokens, ignore_eos=True, speculate="off")
         next(pieces)  # the prompt's sweep is not decoding
         clock.inside_s = 0.0
         start = time.perf_counter()

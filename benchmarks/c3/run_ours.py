@@ -25,11 +25,13 @@ def main() -> None:
     ) as model:
         ids = [(7919 * i + 1) % model.vocab_size for i in range(max(_PROMPT_TOKENS, job["prefill_tokens"]))]
         # The first sweeps fill the budget; the speed is that of the steady state.
-        model.generate(ids[:_PROMPT_TOKENS], max_new_tokens=job["warm_up_tokens"], ignore_eos=True)
-        out = model.generate(ids[:_PROMPT_TOKENS], max_new_tokens=job["decode_tokens"], ignore_eos=True)
+        model.generate(ids[:_PROMPT_TOKENS], max_new_tokens=job["warm_up_tokens"], ignore_eos=True, speculate="off")
+        out = model.generate(
+            ids[:_PROMPT_TOKENS], max_new_tokens=job["decode_tokens"], ignore_eos=True, speculate="off"
+        )
         result |= {"decode": dict(out.stats), "token_ids": list(out.token_ids), "peak_rss_bytes": peak_rss_bytes()}
         if job["prefill_tokens"]:
-            out = model.generate(ids[: job["prefill_tokens"]], max_new_tokens=1, ignore_eos=True)
+            out = model.generate(ids[: job["prefill_tokens"]], max_new_tokens=1, ignore_eos=True, speculate="off")
             result["prefill_tokens_per_s"] = out.stats["prefill_tokens_per_s"]
     print(json.dumps(result))
 

@@ -128,7 +128,7 @@ def _run_budget(
     token_ids: list[int] = []
     stats: Mapping[str, Any] = {}
     n_eos = 0
-    for piece in loaded.stream(prompt, max_new_tokens=max_new_tokens):
+    for piece in loaded.stream(prompt, max_new_tokens=max_new_tokens, speculate="off"):
         text.append(piece.text)
         token_ids.extend(piece.token_ids)
         if on_text is not None:

@@ -72,7 +72,6 @@ def expect(capsys: pytest.CaptureFixture[str], code: int, *arguments: str) -> st
         ["no-such-command"],
         ["generate", "x", "--no-such-flag"],
         ["generate", "x", "--max-new-tokens", "many"],
-        ["generate", "x", "--speculate", "on"],
         ["pack", "a"],
         ["pack", "a", "b", "--codec", "zip"],
     ],

@@ -42,7 +42,7 @@ def test_a_stream_is_the_same_generation_in_pieces(model: Model) -> None:
     pieces = list(model.stream(PROMPT, **options))
     assert "".join(piece.text for piece in pieces) == whole.text
     assert tuple(itertools.chain.from_iterable(piece.token_ids for piece in pieces)) == whole.token_ids
-    assert [piece.finish_reason for piece in pieces] == [None] * 59 + ["length"]
+    assert [piece.finish_reason for piece in pieces] == [None] * (len(pieces) - 1) + ["length"]
     assert pieces[-1].stats is not None
     assert pieces[-1].stats["n_new_tokens"] == 60
 

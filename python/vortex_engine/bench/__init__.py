@@ -5,7 +5,7 @@ from __future__ import annotations
 from vortex_engine.bench.bound import Bound, Rates, Speed, find_bound
 from vortex_engine.bench.curve import Curve, CurvePoint, measure_curve
 from vortex_engine.bench.explain import Change, CodecRate, Explanation, Situation, explain
-from vortex_engine.bench.run import BenchOptions, BenchReport, run_bench
+from vortex_engine.bench.run import BenchOptions, BenchReport, Speculation, run_bench
 
 __all__ = [
     "BenchOptions",
@@ -18,6 +18,7 @@ __all__ = [
     "Explanation",
     "Rates",
     "Situation",
+    "Speculation",
     "Speed",
     "explain",
     "find_bound",

@@ -96,7 +96,9 @@ def _one_budget(model: str, options: BenchOptions) -> tuple[float, float]:
     with load_for(model, options) as loaded:
         prompt = prompt_ids(min(options.n_prompt_tokens, 16), loaded.vocab_size)
         for number in range(options.repeats + 1):
-            stats = loaded.generate(prompt, max_new_tokens=options.max_new_tokens, ignore_eos=True).stats
+            stats = loaded.generate(
+                prompt, max_new_tokens=options.max_new_tokens, ignore_eos=True, speculate="off"
+            ).stats
             if number:
                 n_sweeps = -(-stats["n_prompt_tokens"] // stats["prefill_chunk"]) + stats["n_new_tokens"] - 1
                 speeds.append(stats["tokens_per_s"] or 0.0)

@@ -14,7 +14,7 @@ from vortex_engine.machine import describe_machine, peak_rss_bytes
 from vortex_engine.profile import available_ram_bytes
 
 if TYPE_CHECKING:
-    from vortex_engine import Model
+    from vortex_engine import GenerationResult, Model
 
 __all__ = ["BenchOptions", "BenchReport", "load_for", "prompt_ids", "run_bench"]
 
@@ -32,6 +32,30 @@ class BenchOptions:
     max_new_tokens: int = 32
     repeats: int = 3
     activations: str | None = None
+    speculate: str = "auto"
+    block_size: int | None = None
+    draft_model: str | None = None
+    prompt: str | None = None  # text to continue instead of n_prompt_tokens ids spread over the vocabulary
+
+
+@dataclass(frozen=True)
+class Speculation:
+    """Decoding with speculation beside plain decoding of the same prompt; speeds are medians over the repeats.
+
+    Attributes:
+        speculate: the drafters that ran, "off" where the model has none.
+        speedup: of tokens/s over plain decoding.
+        same_output: whether the ids were those of plain decoding.
+        stats: of the median repeat.
+    """
+
+    speculate: str
+    decode_tokens_per_sec: float
+    decode_tokens_per_sec_all: tuple[float, ...]
+    tokens_per_sweep: float
+    speedup: float
+    same_output: bool
+    stats: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -52,6 +76,7 @@ class BenchReport:
     hit_rate: float
     belady_hit_rate: float
     decode_tokens_per_sec_all: tuple[float, ...]
+    speculation: Speculation
     rates: Rates
     bound: Bound
     explanation: Explanation
@@ -87,23 +112,15 @@ def run_bench(
     if options.max_new_tokens < 2:
         raise ValueError("[bench] new tokens must be at least 2: the first one comes from the prompt's sweep")
     with load_for(model, options) as loaded:
-        prompt = prompt_ids(options.n_prompt_tokens, loaded.vocab_size)
-        results: list[Mapping[str, Any]] = []
-        # The first run fills the budget; a decoding speed is that of a pager in its steady state.
-        for number in range(options.repeats + 1):
-            if on_repeat is not None:
-                on_repeat(number, options.repeats + 1, "warm-up" if number == 0 else f"run {number}")
-            out = loaded.generate(prompt, max_new_tokens=options.max_new_tokens, ignore_eos=True)
-            if number:
-                results.append(out.stats)
+        plain = _Runs(loaded, options, "off", on_repeat)
+        results = [out.stats for out in plain.results]
+        drafted = _Runs(loaded, options, options.speculate, on_repeat)
     peak_rss = peak_rss_bytes()  # before the measurements below take memory of their own
-    ordered = sorted(results, key=lambda stats: stats["tokens_per_s"] or 0.0)
-    stats = ordered[len(ordered) // 2]
+    stats = plain.median_stats
     n_sweeps = -(-stats["n_prompt_tokens"] // stats["prefill_chunk"]) + stats["n_new_tokens"] - 1
     missing_bytes = stats["bytes_compressed_read"] / n_sweeps
     directory = open_directory(model_path(model))
-    decode_speeds = [result["tokens_per_s"] or 0.0 for result in results]
-    decode_speed = statistics.median(decode_speeds)
+    decode_speed = statistics.median(plain.speeds)
     speed = Speed(decode_speed, sum(sweep_tile_bytes(directory)), missing_bytes)
     rates = measure_rates(directory, stats["threads"], stats["activations"])
     bound = find_bound(speed, rates)
@@ -125,7 +142,8 @@ def run_bench(
         bytes_read_per_token=missing_bytes,
         hit_rate=max(0.0, 1 - missing_bytes / speed.total_bytes),
         belady_hit_rate=min(1.0, stats["budget_bytes"] / speed.total_bytes),
-        decode_tokens_per_sec_all=tuple(decode_speeds),
+        decode_tokens_per_sec_all=plain.speeds,
+        speculation=_speculation(plain, drafted),
         rates=rates,
         bound=bound,
         explanation=explain(speed, rates, bound, situation, measure_codecs(stats["threads"])),
@@ -139,6 +157,46 @@ def run_bench(
     )
 
 
+class _Runs:
+    """Generations of one kind after a warm-up: a decoding speed is that of a pager in its steady state."""
+
+    def __init__(
+        self, loaded: Model, options: BenchOptions, speculate: str, on_repeat: Callable[[int, int, str], None] | None
+    ) -> None:
+        prompt = options.prompt or prompt_ids(options.n_prompt_tokens, loaded.vocab_size)
+        self.results: list[GenerationResult] = []
+        for number in range(options.repeats + 1):
+            if on_repeat is not None:
+                name = "plain" if speculate == "off" else "speculation"
+                on_repeat(number, options.repeats + 1, f"{name}, {f'run {number}' if number else 'warm-up'}")
+            out = loaded.generate(
+                prompt,
+                max_new_tokens=options.max_new_tokens,
+                ignore_eos=True,
+                speculate=speculate,
+                block_size=None if speculate == "off" else options.block_size,
+            )
+            if number:
+                self.results.append(out)
+        self.speeds = tuple(out.stats["tokens_per_s"] or 0.0 for out in self.results)
+        order = sorted(range(len(self.speeds)), key=lambda i: self.speeds[i])
+        self.median_stats = self.results[order[len(order) // 2]].stats
+
+
+def _speculation(plain: _Runs, drafted: _Runs) -> Speculation:
+    speed, plain_speed = statistics.median(drafted.speeds), statistics.median(plain.speeds)
+    stats = drafted.median_stats
+    return Speculation(
+        speculate=stats["speculate"],
+        decode_tokens_per_sec=speed,
+        decode_tokens_per_sec_all=drafted.speeds,
+        tokens_per_sweep=stats["tokens_per_sweep"],
+        speedup=speed / plain_speed if plain_speed else 0.0,
+        same_output=len({out.token_ids for out in (*plain.results, *drafted.results)}) == 1,
+        stats=dict(stats),
+    )
+
+
 def load_for(model: str, options: BenchOptions) -> Model:
     """The model as the options want it loaded."""
     import vortex_engine as vx
@@ -149,6 +207,7 @@ def load_for(model: str, options: BenchOptions) -> Model:
         threads=options.threads,
         policy=options.policy,
         activations=options.activations,
+        draft_model=options.draft_model,
     )
 
 

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vortex_engine.cli.options import Activations, BudgetOption, JsonOption, ModelOption, ThreadsOption
+from vortex_engine.cli.options import (
+    Activations,
+    BlockSizeOption,
+    BudgetOption,
+    DraftModelOption,
+    JsonOption,
+    ModelOption,
+    SpeculateOption,
+    ThreadsOption,
+)
 from vortex_engine.cli.show import emit_json, emit_table, kept_on_interrupt, note, progress_bar
+
+if TYPE_CHECKING:
+    from vortex_engine.bench import Speculation
 
 __all__ = ["bench"]
 
@@ -25,6 +37,12 @@ def bench(
     prompt_tokens: Annotated[int, typer.Option(help="Tokens of the prompt.")] = 64,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", "--max-new", help="Tokens to generate.")] = 32,
     repeats: Annotated[int, typer.Option(help="Runs after the warm-up; medians are shown.")] = 3,
+    speculate: SpeculateOption = "auto",
+    block_size: BlockSizeOption = None,
+    draft_model: DraftModelOption = None,
+    prompt_file: Annotated[
+        Path | None, typer.Option(help="Text to continue. Default: ids spread over the vocabulary, no text at all.")
+    ] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Say why it is not faster, and what to buy or change.")
     ] = False,
@@ -51,7 +69,19 @@ def bench(
     if json_out is not None and not json_out.absolute().parent.is_dir():
         raise typer.BadParameter(f"--json-out: {json_out.absolute().parent} is no folder")
     asked = None if activations is None else activations.value
-    options = BenchOptions(ram_budget, threads, policy, prompt_tokens, max_new_tokens, repeats, asked)
+    options = BenchOptions(
+        ram_budget=ram_budget,
+        threads=threads,
+        policy=policy,
+        n_prompt_tokens=prompt_tokens,
+        max_new_tokens=max_new_tokens,
+        repeats=repeats,
+        activations=asked,
+        speculate=speculate,
+        block_size=block_size,
+        draft_model=draft_model,
+        prompt=None if prompt_file is None else prompt_file.read_text(encoding="utf-8"),
+    )
     with kept_on_interrupt("nothing is kept"), progress_bar("benchmark") as move:
         report = run_bench(model, options, move)
         document = report.to_dict()
@@ -71,6 +101,7 @@ def bench(
         [
             ("prefill", f"{report.prefill_tokens_per_sec:.1f} tokens/s over {stats['n_prompt_tokens']} tokens"),
             ("decode", f"{report.decode_tokens_per_sec:.2f} tokens/s over {stats['n_new_tokens']} tokens"),
+            ("with speculation", _speculation(report.speculation)),
             ("first token", f"{report.ttft_s:.3f} s"),
             (
                 "weights",
@@ -92,3 +123,13 @@ def bench(
             typer.echo(line)
     if plot is not None:
         note(f"drawn: {plot}")
+
+
+def _speculation(run: Speculation) -> str:
+    same = "output identical" if run.same_output else "OUTPUT DIFFERS"
+    if run.speculate == "off":
+        return "off: no drafter for this model"
+    return (
+        f"{run.decode_tokens_per_sec:.2f} tokens/s, {run.speedup:.2f} of plain; {run.tokens_per_sweep:.2f} tokens a "
+        f"sweep by {run.speculate}; {same}"
+    )

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from enum import Enum
 from typing import Annotated, Any
 
 import typer
 
-from vortex_engine.cli.options import Activations, BudgetOption, JsonOption, ModelOption, ThreadsOption
+from vortex_engine.cli.options import (
+    Activations,
+    BlockSizeOption,
+    BudgetOption,
+    DraftModelOption,
+    JsonOption,
+    ModelOption,
+    SpeculateOption,
+    ThreadsOption,
+)
 from vortex_engine.cli.show import emit_json, kept_on_interrupt, note
 
 __all__ = ["generate"]
-
-
-class Speculate(str, Enum):
-    """What `--speculate` accepts."""
-
-    off = "off"
-    auto = "auto"
 
 
 def generate(
@@ -42,9 +43,19 @@ def generate(
             "Default: what the model was packed with."
         ),
     ] = None,
-    speculate: Annotated[Speculate, typer.Option(help="`auto` is `off` until block speculation exists.")] = (
-        Speculate.auto
-    ),
+    presence_penalty: Annotated[float | None, typer.Option(help="Taken off the logits of generated tokens.")] = None,
+    frequency_penalty: Annotated[float | None, typer.Option(help="The same, as often as each was generated.")] = None,
+    penalty_window: Annotated[int | None, typer.Option(help="Penalties look at the last so many tokens only.")] = None,
+    no_repeat_ngram: Annotated[int | None, typer.Option(help="No run of so many tokens occurs twice.")] = None,
+    escape_restrict: Annotated[
+        bool, typer.Option("--escape-restrict", help="Never break a character: the output's bytes are valid UTF-8.")
+    ] = False,
+    speculate: SpeculateOption = "auto",
+    block_size: BlockSizeOption = None,
+    draft_model: DraftModelOption = None,
+    exact_copy_mode: Annotated[
+        bool, typer.Option("--exact-copy-mode", help="For texts that copy from the prompt: draft from it alone.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Continue a text under a byte budget for the weights; every budget gives the same text."""
@@ -58,12 +69,19 @@ def generate(
         "top_p": top_p,
         "min_p": min_p,
         "repetition_penalty": repetition_penalty,
+        "presence_penalty": presence_penalty,
+        "frequency_penalty": frequency_penalty,
+        "penalty_window": penalty_window,
+        "no_repeat_ngram": no_repeat_ngram,
         "seed": seed,
         "stop": stop or None,
-        "speculate": speculate.value,
+        "escape_restrict": escape_restrict,
+        "speculate": speculate,
+        "block_size": block_size,
+        "exact_copy_mode": exact_copy_mode,
     }
     asked = None if activations is None else activations.value
-    with vx.load(model, ram_budget=ram_budget, threads=threads, activations=asked) as loaded:
+    with vx.load(model, ram_budget=ram_budget, threads=threads, activations=asked, draft_model=draft_model) as loaded:
         if as_json:
             with kept_on_interrupt("nothing was printed"):
                 result = loaded.generate(text, **options)
@@ -92,6 +110,9 @@ def _summary(finish_reason: str | None, stats: Mapping[str, Any]) -> str:
     parts = [f"{stats['n_new_tokens']} tokens ({finish_reason})"]
     if stats["tokens_per_s"] is not None:
         parts.append(f"{stats['tokens_per_s']:.1f} tokens/s")
+    if stats["n_drafted"]:
+        parts.append(f"{stats['tokens_per_sweep']:.2f} tokens a sweep")
+        parts.append(f"{stats['n_accepted']} of {stats['n_drafted']} drafts right")
     if stats["ttft_s"] is not None:
         parts.append(f"first after {stats['ttft_s']:.2f} s")
     parts.append(f"weights held: {format_bytes(stats['peak_ram_bytes'])} of {format_bytes(stats['total_bytes'])}")

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Activations", "BudgetOption", "JsonOption", "ModelOption", "ThreadsOption"]
+__all__ = [
+    "Activations",
+    "BlockSizeOption",
+    "BudgetOption",
+    "DraftModelOption",
+    "JsonOption",
+    "ModelOption",
+    "SpeculateOption",
+    "ThreadsOption",
+]
 
 
 class Activations(str, Enum):
@@ -29,4 +38,19 @@ BudgetOption = Annotated[
 ]
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=1, help="Threads that compute. Default: the cores this process may use.")
+]
+SpeculateOption = Annotated[
+    str,
+    typer.Option(
+        "--speculate",
+        help="`auto`, `off`, or drafters joined by `+`: prefix, ngram, early_exit. The text is the same; drafting that "
+        "does not pay here is left alone.",
+    ),
+]
+BlockSizeOption = Annotated[
+    int | None, typer.Option("--block-size", help="Draft so many tokens in every block. Default: as measurements say.")
+]
+DraftModelOption = Annotated[
+    str | None,
+    typer.Option("--draft-model", help="A small packed model that drafts; all of it is in RAM, as part of the budget."),
 ]

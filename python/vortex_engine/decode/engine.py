@@ -1,4 +1,9 @@
-"""The token loop: chunked prefill, then one id a sweep. It knows ids and logits, no text."""
+"""The block loop: chunked prefill, then blocks of drafts, each verified by one sweep. It knows ids, no text.
+
+Blockwise adaptive decoding: a sweep has the last token and its drafts as rows; the logits of row i judge draft i + 1.
+A draft is accepted while it is the token that plain decoding would have chosen, so what is generated never depends on
+what was drafted. Without drafters a block is one row: plain decoding is the same loop.
+"""
 
 from __future__ import annotations
 
@@ -10,30 +15,50 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vortex_engine.decode.sampling import SamplingParams, sample_token
-from vortex_engine.state import KVState
+from vortex_engine.decode.drafters.protocol import Drafter
+from vortex_engine.decode.planner import Planner
+from vortex_engine.decode.sampler import Sampler
+from vortex_engine.models.effort import FULL, Effort
+from vortex_engine.state import SequenceState
 
-__all__ = ["LogitsFn", "Timing", "generate_ids", "prefill_spans"]
+__all__ = ["LogitsFn", "Timing", "VerifiedBlock", "generate_blocks", "prefill", "prefill_spans"]
 
 
 class LogitsFn(Protocol):
     """One sweep of a model, as `Decoder.forward`."""
 
     def __call__(
-        self, token_ids: NDArray[np.int64], state: KVState, logits: Literal["last", "all", "none"]
+        self,
+        token_ids: NDArray[np.int64],
+        state: SequenceState,
+        logits: Literal["last", "all", "none"],
+        effort: Effort = FULL,
     ) -> NDArray[np.float32]: ...
 
 
 @dataclass
 class Timing:
-    """When a generation's phases ended, in seconds of a monotonic clock; tokens chosen, and sweeps that chose any."""
+    """When a generation's phases ended, in seconds of a monotonic clock; and sweeps that chose tokens."""
 
     start_s: float = field(default_factory=time.perf_counter)
     prefill_end_s: float | None = None
     first_token_s: float | None = None
     last_token_s: float | None = None
-    n_chosen_tokens: int = 0
     n_token_sweeps: int = 0
+
+    def token_sweep(self) -> None:
+        """A sweep has just chosen tokens."""
+        self.n_token_sweeps += 1
+        self.last_token_s = time.perf_counter()
+        self.first_token_s = self.first_token_s or self.last_token_s
+
+
+@dataclass(frozen=True)
+class VerifiedBlock:
+    """Tokens that one sweep chose, and the logits row that chose each: [n, vocab] float32."""
+
+    token_ids: tuple[int, ...]
+    logits: NDArray[np.float32]
 
 
 def prefill_spans(n_tokens: int, chunk: int) -> list[tuple[int, int]]:
@@ -41,35 +66,59 @@ def prefill_spans(n_tokens: int, chunk: int) -> list[tuple[int, int]]:
     return [(start, min(start + chunk, n_tokens)) for start in range(0, n_tokens, chunk)]
 
 
-def generate_ids(
-    forward: LogitsFn,
-    prompt_ids: Sequence[int],
-    state: KVState,
-    params: SamplingParams,
-    prefill_chunk: int,
-    timing: Timing,
-) -> Iterator[int]:
-    """Ids that follow the prompt, without end: the consumer stops asking. Each is sampled when it is asked for.
-
-    The prompt goes through in chunks, each one sweep; only the last computes logits.
-    """
+def prefill(
+    forward: LogitsFn, prompt_ids: Sequence[int], state: SequenceState, chunk: int, timing: Timing
+) -> NDArray[np.float32]:
+    """Run the prompt through, each chunk one sweep; logits [1, vocab] of its last token."""
     ids = np.asarray(prompt_ids, dtype=np.int64)
-    *head, last = prefill_spans(len(ids), prefill_chunk)
+    *head, last = prefill_spans(len(ids), chunk)
     for start, end in head:
         forward(ids[start:end], state, "none")
     logits = forward(ids[last[0] : last[1]], state, "last")
     timing.prefill_end_s = time.perf_counter()
-    seen = np.zeros(logits.shape[1], np.bool_)
-    seen[ids] = True
-    step = np.empty(1, np.int64)
-    while True:
-        # The new token stands right after the positions in the state.
-        token_id = sample_token(logits[0], params, seen, state.length)
-        timing.n_token_sweeps += 1
-        timing.n_chosen_tokens += 1
-        timing.last_token_s = time.perf_counter()
-        timing.first_token_s = timing.first_token_s or timing.last_token_s
-        seen[token_id] = True
-        yield token_id
-        step[0] = token_id
-        logits = forward(step, state, "last")
+    return logits
+
+
+def generate_blocks(
+    forward: LogitsFn,
+    prompt_ids: Sequence[int],
+    logits: NDArray[np.float32],
+    state: SequenceState,
+    sampler: Sampler,
+    drafters: Sequence[Drafter],
+    planner: Planner,
+    timing: Timing,
+) -> Iterator[VerifiedBlock]:
+    """Blocks of ids that follow the prompt, until the state is full; a consumer that has enough stops asking.
+
+    Args:
+        logits: what `prefill` returned; `state` holds the prompt.
+
+    A block is computed when it is asked for. At every yield, and after an exception, the state holds verified positions
+    alone.
+    """
+    _, last = sampler.verify((), logits)
+    sampler.push((last,))
+    timing.token_sweep()
+    for drafter in drafters:
+        drafter.accept([*prompt_ids, last])
+    yield VerifiedBlock((last,), logits)
+    while state.length < state.capacity:
+        block = planner.propose(state.capacity - state.length - 2)  # the last token needs no position
+        rows = np.array((last, *block.token_ids), np.int64)
+        mark = state.snapshot()
+        started = time.perf_counter()
+        try:
+            logits = forward(rows, state, "all")
+            n_accepted, last = sampler.verify(block.token_ids, logits)
+        except BaseException:
+            state.rollback(mark)
+            raise
+        state.commit(mark, 1 + n_accepted)
+        token_ids = (*block.token_ids[:n_accepted], last)
+        sampler.push(token_ids)
+        planner.observe(block, n_accepted, time.perf_counter() - started)
+        for drafter in drafters:
+            drafter.accept(token_ids)
+        timing.token_sweep()
+        yield VerifiedBlock(token_ids, logits[: n_accepted + 1])

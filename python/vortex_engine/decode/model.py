@@ -10,20 +10,28 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from vortex_engine.decode.engine import Timing, generate_ids, prefill_spans
+from vortex_engine.decode.constraints import Constraint
+from vortex_engine.decode.cost import CostModel
+from vortex_engine.decode.engine import prefill_spans
+from vortex_engine.decode.generation import Generation, Loaded
 from vortex_engine.decode.load import LoadedParts, load_parts
-from vortex_engine.decode.options import GenerationOptions, prompt_token_ids
-from vortex_engine.decode.result import FinishReason, GenerationResult, Piece
+from vortex_engine.decode.options import GenerateArguments, GenerationOptions, prompt_token_ids, split_arguments
+from vortex_engine.decode.output import OutputText
+from vortex_engine.decode.result import GenerationResult, Piece
 from vortex_engine.decode.sampling import SamplingParams
+from vortex_engine.decode.second_model import SecondModel, budget_beside, load_second_model
+from vortex_engine.decode.speculation import check_drafters
 from vortex_engine.decode.stats import counter_deltas, generation_stats, machine_stats
 from vortex_engine.errors import BackendUnavailableError, VortexError
 from vortex_engine.models.config import eos_token_ids
-from vortex_engine.tok import StopSearch, Tokenizer, load_tokenizer
+from vortex_engine.models.effort import FULL, Effort
+from vortex_engine.tok import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
     import torch
+    from typing_extensions import Unpack
 
-    from vortex_engine.state import KVState
+    from vortex_engine.state import SequenceState
 
 __all__ = ["Model", "load"]
 
@@ -39,6 +47,7 @@ def load(
     prefill_chunk: int | None = None,
     policy: str = "stable",
     activations: str | None = None,
+    draft_model: str | os.PathLike[str] | None = None,
 ) -> Model:
     """Open a packed model; its weights are paged under a hard byte budget.
 
@@ -55,6 +64,8 @@ def load(
         activations: what products with int8 and int4 tiles take: "float", or "int8" for activations rounded to 8 bits
             in groups of 32, which is faster and less exact; None for what the model was packed with. Other tiles always
             take floats.
+        draft_model: a small packed model that drafts where `speculate` names "model" or is "auto". All its weights are
+            in RAM and count as part of `ram_budget`. Its tokenizer may be another one.
 
     Raises:
         BudgetError: `ram_budget` is below the minimum, which the message names.
@@ -63,6 +74,8 @@ def load(
         BackendUnavailableError: a device or a forced backend that is not here.
         ValueError: a wrong argument.
     """
+    if draft_model is not None and ram_budget is not None:
+        ram_budget = budget_beside(draft_model, ram_budget)
     parts = load_parts(
         path,
         device=device,
@@ -75,7 +88,8 @@ def load(
         activations=activations,
     )
     try:
-        return Model(parts, load_tokenizer(parts.directory.path))
+        second = None if draft_model is None else load_second_model(draft_model, threads)
+        return Model(parts, load_tokenizer(parts.directory.path), second)
     except BaseException:
         parts.pager.close()
         raise
@@ -88,12 +102,14 @@ class Model:
     sweep over the weights run at a time. An interrupted or abandoned one leaves the model as it was.
     """
 
-    def __init__(self, parts: LoadedParts, tokenizer: Tokenizer) -> None:
+    def __init__(self, parts: LoadedParts, tokenizer: Tokenizer, second: SecondModel | None = None) -> None:
         self._parts = parts
+        self._second = second
         self._decoder = parts.decoder
         self._tokenizer = tokenizer
         directory, config = parts.directory, parts.decoder.config
         self._eos = eos_token_ids(directory.config, directory.generation_config or {}, config.vocab_size)
+        self._loaded = Loaded(parts, self._forward, tokenizer, CostModel(), second)
         self._lock = threading.Lock()
         self._closed = False
 
@@ -127,87 +143,58 @@ class Model:
         """The pager's counters since loading, and how this model runs."""
         return machine_stats(self._parts)
 
-    def generate(
-        self,
-        prompt: str | Sequence[int],
-        *,
-        max_new_tokens: int = 128,
-        temperature: float = 0.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
-        repetition_penalty: float | None = None,
-        seed: int = 0,
-        stop: str | Sequence[str] | None = None,
-        speculate: str = "auto",
-        ignore_eos: bool = False,
-    ) -> GenerationResult:
+    def generate(self, prompt: str | Sequence[int], **options: Unpack[GenerateArguments]) -> GenerationResult:
         """Continue a prompt.
 
         Args:
             prompt: text, or ids (nothing is added to those).
-            max_new_tokens: the most tokens to choose.
-            temperature: 0 takes the most likely token; otherwise logits are divided by it and a token is drawn.
+            max_new_tokens: the most tokens to choose; 128 by default.
+            temperature: 0, the default, takes the most likely token; otherwise logits are divided by it and a token is
+                drawn.
             top_k, top_p, min_p: keep the k most likely tokens; the smallest set with this much probability; those with
                 at least this fraction of the largest probability. Applied in this order after the temperature.
             repetition_penalty: divides positive and multiplies negative logits of tokens seen so far; 1 is off.
+            presence_penalty, frequency_penalty: taken off the logits of generated tokens, once and as often as they
+                occurred; 0 is off.
+            penalty_window: penalties look at the last so many tokens only.
+            no_repeat_ngram: no run of so many tokens occurs twice.
             seed: randomness of a token depends only on it and the token's position.
             stop: strings that end the text and are not part of it.
-            speculate: "off" or "auto"; the output is the same.
             ignore_eos: go on after an EOS.
+            escape_restrict: the output's bytes are valid UTF-8: a token that would break a character is not chosen.
+            speculate: "auto", the default, "off", or drafters joined by "+": prefix, ngram, early_exit. The output is
+                the same bit for bit, and a drafter that does not pay on this machine is left alone.
+            block_size: draft so many tokens in every block, whatever it costs; by default measurements decide.
+            min_confidence: a draft whose estimated probability is lower ends its block.
+            entropy_top_k: drafters estimate that probability among so many of the most likely tokens.
+            exact_copy_mode: for a text that copies from its prompt: spans are drafted from the prompt alone.
 
         Returns:
             Text, ids, why it ended, and stats: speeds (tokens_per_s, prefill_tokens_per_s, ttft_s, tokens_per_sweep),
-            counts, bytes (ram_budget_bytes, peak_ram_bytes, kv_bytes) and the pager's counters during this generation.
+            counts, bytes (ram_budget_bytes, peak_ram_bytes, kv_bytes), the pager's counters during this generation, and
+            of speculation n_drafted, n_accepted, n_rejected, drafters (counts by name), draft_s and verify_s.
 
         Raises:
             PromptError: an empty prompt, or one longer than the context.
             CorruptTileError: a weight's bytes on disk changed.
             ValueError: a wrong argument.
         """
-        pieces = self.stream(
-            prompt,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            repetition_penalty=repetition_penalty,
-            seed=seed,
-            stop=stop,
-            speculate=speculate,
-            ignore_eos=ignore_eos,
-        )
         text: list[str] = []
         token_ids: list[int] = []
-        for piece in pieces:
+        for piece in self.stream(prompt, **options):
             text.append(piece.text)
             token_ids.extend(piece.token_ids)
             if piece.finish_reason is not None and piece.stats is not None:
                 return GenerationResult("".join(text), tuple(token_ids), piece.finish_reason, piece.stats)
         raise AssertionError("a stream ends with a piece that has a finish_reason")
 
-    def stream(
-        self,
-        prompt: str | Sequence[int],
-        *,
-        max_new_tokens: int = 128,
-        temperature: float = 0.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
-        repetition_penalty: float | None = None,
-        seed: int = 0,
-        stop: str | Sequence[str] | None = None,
-        speculate: str = "auto",
-        ignore_eos: bool = False,
-    ) -> Iterator[Piece]:
+    def stream(self, prompt: str | Sequence[int], **options: Unpack[GenerateArguments]) -> Iterator[Piece]:
         """As `generate`, a `Piece` at a time; arguments are checked at once, work begins with the first piece."""
-        params = SamplingParams(temperature, top_k, top_p, min_p, repetition_penalty, seed)
-        options = GenerationOptions(max_new_tokens, stop, speculate, ignore_eos)
+        params, rules = split_arguments(options)
+        check_drafters(rules, self._second)
         self._check_open()
         prompt_ids = prompt_token_ids(prompt, self._tokenizer, self.vocab_size, self.context_length)
-        return self._pieces(prompt_ids, params, options)
+        return self._pieces(prompt_ids, params, rules)
 
     @overload
     def logits(self, prompt: str | Sequence[int], framework: Literal["numpy"] = "numpy") -> NDArray[np.float32]: ...
@@ -241,6 +228,8 @@ class Model:
             if not self._closed:
                 self._closed = True
                 self._parts.pager.close()
+                if self._second is not None:
+                    self._second.close()
 
     def __enter__(self) -> Model:
         return self
@@ -252,42 +241,39 @@ class Model:
         if self._closed:
             raise VortexError("the model is closed; load it again")
 
+    def _constraint(self, rules: GenerationOptions) -> Constraint | None:
+        return None
+
     def _forward(
-        self, token_ids: NDArray[np.int64], state: KVState, logits: Literal["last", "all", "none"]
+        self,
+        token_ids: NDArray[np.int64],
+        state: SequenceState,
+        logits: Literal["last", "all", "none"],
+        effort: Effort = FULL,
     ) -> NDArray[np.float32]:
         with self._lock:
             self._check_open()
-            return self._decoder.forward(token_ids, state, logits)
+            return self._decoder.forward(token_ids, state, logits, effort)
 
-    def _pieces(self, prompt_ids: list[int], params: SamplingParams, options: GenerationOptions) -> Iterator[Piece]:
+    def _generation(
+        self, prompt_ids: Sequence[int], params: SamplingParams, rules: GenerationOptions, n_allowed: int
+    ) -> Generation:
+        return Generation(self._loaded, prompt_ids, params, rules, n_allowed, self._constraint(rules))
+
+    def _pieces(self, prompt_ids: list[int], params: SamplingParams, rules: GenerationOptions) -> Iterator[Piece]:
         before = self._parts.pager.counters()
-        timing = Timing()
-        n_allowed = min(options.max_new_tokens, self.context_length - len(prompt_ids))
-        state = self._decoder.new_state(len(prompt_ids) + n_allowed)
-        text_stream = self._tokenizer.stream(prompt_ids)
-        search = StopSearch(options.stops)
-        finish: FinishReason | None = None if n_allowed else "length"
-        n_new = 0
-        text = ""  # of the piece that is not out yet, as are last_ids
-        last_ids: tuple[int, ...] = ()
-        eos: frozenset[int] = frozenset() if options.ignore_eos else self._eos
-        ids = generate_ids(self._forward, prompt_ids, state, params, self._parts.prefill_chunk, timing)
-        while finish is None:
-            if n_new:
-                yield Piece(text, last_ids)
-            token_id = next(ids)
-            if token_id in eos:
-                text, last_ids, finish = "", (), "stop"
-                break
-            n_new += 1
-            text, last_ids = search.push(text_stream.push(token_id)), (token_id,)
-            if search.found or search.would_find(text_stream.held()):
-                finish = "stop"
-            elif n_new == n_allowed:
-                finish = "length"
-        # Nothing follows, so what was held back for a longer character or stop string is text after all.
-        text += search.push(text_stream.finish())
-        text += search.finish()
+        n_allowed = min(rules.max_new_tokens, self.context_length - len(prompt_ids))
+        generation = self._generation(prompt_ids, params, rules, n_allowed)
+        output = OutputText(
+            self._tokenizer.stream(prompt_ids), rules.stops, frozenset() if rules.ignore_eos else self._eos, n_allowed
+        )
+        text, token_ids = "", ()
+        if output.finish is None:
+            for block in generation.blocks():
+                text, token_ids = output.push(block.token_ids)
+                if output.finish is not None:
+                    break
+                yield Piece(text, token_ids)
         used = counter_deltas(before, self._parts.pager.counters())
-        stats = generation_stats(self._parts, timing, used, state, n_prompt_tokens=len(prompt_ids), n_new_tokens=n_new)
-        yield Piece(text, last_ids, finish, stats)
+        stats = generation_stats(self._parts, generation, output, used, len(prompt_ids))
+        yield Piece(text + output.end(), token_ids, output.finish, stats)

@@ -3,16 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from numbers import Integral
-from typing import cast
+from dataclasses import dataclass, fields
+from numbers import Integral, Real
+from typing import Any, TypedDict, cast
 
 import numpy as np
 
+from vortex_engine.decode.sampling import SamplingParams
 from vortex_engine.errors import PromptError
 from vortex_engine.tok import Tokenizer
 
-__all__ = ["GenerationOptions", "positive_integer", "prompt_token_ids"]
+__all__ = ["GenerateArguments", "GenerationOptions", "positive_integer", "prompt_token_ids", "split_arguments"]
+
+MAX_BLOCK_SIZE = 64
+DRAFTER_NAMES = ("prefix", "early_exit", "model")
+
+
+class GenerateArguments(TypedDict, total=False):
+    """Keyword arguments of `Model.generate` and `Model.stream`, described there."""
+
+    max_new_tokens: int
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    repetition_penalty: float | None
+    presence_penalty: float | None
+    frequency_penalty: float | None
+    penalty_window: int | None
+    no_repeat_ngram: int | None
+    seed: int
+    stop: str | Sequence[str] | None
+    ignore_eos: bool
+    escape_restrict: bool
+    speculate: str
+    block_size: int | None
+    min_confidence: float
+    entropy_top_k: int
+    exact_copy_mode: bool
 
 
 @dataclass(frozen=True)
@@ -21,15 +49,31 @@ class GenerationOptions:
 
     max_new_tokens: int = 128
     stop: str | Sequence[str] | None = None
-    speculate: str = "auto"
     ignore_eos: bool = False
+    escape_restrict: bool = False
+    speculate: str = "auto"
+    block_size: int | None = None
+    min_confidence: float = 0.0
+    entropy_top_k: int = 64
+    exact_copy_mode: bool = False
 
     def __post_init__(self) -> None:
         positive_integer("max_new_tokens", self.max_new_tokens)
-        if self.speculate not in ("off", "auto"):
-            raise ValueError(f"speculate must be 'off' or 'auto', got {self.speculate!r}")
-        _check_flag("ignore_eos", self.ignore_eos)
+        for name in ("ignore_eos", "escape_restrict", "exact_copy_mode"):
+            _check_flag(name, getattr(self, name))
         _check_stops(self.stop)
+        _check_drafters(self.speculate)
+        if self.block_size is not None and positive_integer("block_size", self.block_size) > MAX_BLOCK_SIZE:
+            raise ValueError(f"block_size must be at most {MAX_BLOCK_SIZE}, got {self.block_size}")
+        positive_integer("entropy_top_k", self.entropy_top_k)
+        confidence = self.min_confidence
+        if isinstance(confidence, bool) or not isinstance(confidence, Real) or not 0 <= confidence <= 1:
+            raise ValueError(f"min_confidence must be a number from 0 to 1, got {confidence!r}")
+
+    @property
+    def drafters(self) -> tuple[str, ...]:
+        """Those that `speculate` names."""
+        return () if self.speculate in ("auto", "off") else tuple(self.speculate.split("+"))
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -37,6 +81,23 @@ class GenerationOptions:
         if self.stop is None:
             return ()
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+
+
+def split_arguments(arguments: GenerateArguments) -> tuple[SamplingParams, GenerationOptions]:
+    """The arguments of a generation as the law of its tokens and the rest, both checked.
+
+    Raises:
+        ValueError: an argument has a wrong value.
+        TypeError: there is no such argument.
+    """
+    of_sampling = {item.name for item in fields(SamplingParams)}
+    of_options = {item.name for item in fields(GenerationOptions)}
+    given = cast("dict[str, Any]", arguments)
+    unknown = next((name for name in given if name not in of_sampling | of_options), None)
+    if unknown is not None:
+        raise TypeError(f"generate has no argument {unknown!r}; it has {', '.join(sorted(of_sampling | of_options))}")
+    params = SamplingParams(**{name: value for name, value in given.items() if name in of_sampling})
+    return params, GenerationOptions(**{name: value for name, value in given.items() if name in of_options})
 
 
 def prompt_token_ids(
@@ -72,6 +133,17 @@ def positive_integer(name: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < 1:
         raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
     return int(value)
+
+
+def _check_drafters(speculate: object) -> None:
+    names = speculate.split("+") if isinstance(speculate, str) else []
+    if speculate not in ("auto", "off") and (
+        not names or len(set(names)) < len(names) or not set(names) <= set(DRAFTER_NAMES)
+    ):
+        raise ValueError(
+            f"speculate must be 'auto', 'off', or different drafters of {', '.join(DRAFTER_NAMES)} joined by '+', "
+            f"got {speculate!r}"
+        )
 
 
 def _check_flag(name: str, value: object) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
-from vortex_engine.decode.engine import Timing
+from vortex_engine.decode.generation import Generation
 from vortex_engine.decode.load import LoadedParts
-from vortex_engine.state import KVState
+from vortex_engine.decode.output import OutputText
 
 __all__ = ["counter_deltas", "generation_stats", "machine_stats"]
 
@@ -26,37 +27,45 @@ def counter_deltas(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[
 
 def generation_stats(
     parts: LoadedParts,
-    timing: Timing,
+    generation: Generation,
+    output: OutputText,
     counters: Mapping[str, Any],
-    state: KVState,
-    *,
     n_prompt_tokens: int,
-    n_new_tokens: int,
 ) -> dict[str, Any]:
     """Speeds, sizes and counters of one generation; a speed that was not measured is None.
 
     `tokens_per_s` counts the tokens after the first, whose time is `ttft_s`.
     """
+    timing, planner = generation.timing, generation.planner
     start, prefill_end = timing.start_s, timing.prefill_end_s
     first, last = timing.first_token_s, timing.last_token_s
     tokens_per_s = prefill_tokens_per_s = ttft_s = None
     if first is not None and last is not None and last > first:
-        tokens_per_s = (timing.n_chosen_tokens - 1) / (last - first)
+        tokens_per_s = (output.n_chosen_tokens - 1) / (last - first)
     if prefill_end is not None and prefill_end > start:
         prefill_tokens_per_s = n_prompt_tokens / (prefill_end - start)
     if first is not None:
         ttft_s = first - start
+    n_drafted = sum(count.drafted for count in planner.counts.values())
+    n_accepted = sum(count.accepted for count in planner.counts.values())
     return {
         **counters,
         **_placement(parts),
         "n_prompt_tokens": n_prompt_tokens,
-        "n_new_tokens": n_new_tokens,
+        "n_new_tokens": output.n_new_tokens,
         "tokens_per_s": tokens_per_s,
         "prefill_tokens_per_s": prefill_tokens_per_s,
         "ttft_s": ttft_s,
-        "tokens_per_sweep": timing.n_chosen_tokens / timing.n_token_sweeps if timing.n_token_sweeps else None,
-        "kv_bytes": state.kv_bytes,
-        "speculate": "off",
+        "tokens_per_sweep": output.n_chosen_tokens / timing.n_token_sweeps if timing.n_token_sweeps else None,
+        "n_token_sweeps": timing.n_token_sweeps,
+        "kv_bytes": generation.state.kv_bytes,
+        "speculate": "+".join(planner.counts) or "off",
+        "drafters": {name: asdict(count) for name, count in planner.counts.items()},
+        "n_drafted": n_drafted,
+        "n_accepted": n_accepted,
+        "n_rejected": n_drafted - n_accepted,
+        "draft_s": planner.draft_s,
+        "verify_s": planner.verify_s,
     }
 
 

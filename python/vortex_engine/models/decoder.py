@@ -5,6 +5,7 @@ h = embed(ids); per layer h += attention(norm(h)), h += mlp(norm(h)); logits = h
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,9 +14,10 @@ from numpy.typing import NDArray
 from vortex_engine import ops
 from vortex_engine.layers import PagedLinear, RMSNorm
 from vortex_engine.models.config import DecoderConfig, parse_config
+from vortex_engine.models.effort import FULL, Effort
 from vortex_engine.models.rope import inverse_frequencies
 from vortex_engine.models.tensors import TensorTable
-from vortex_engine.state import KVState
+from vortex_engine.state import KVState, SequenceState
 
 if TYPE_CHECKING:
     from vortex_engine.c3.directory import C3Directory
@@ -40,7 +42,8 @@ def build(directory: C3Directory, pager: Any, handles: dict[str, int], ctx: OpCo
 class Decoder:
     """A decoder over a pager; the sequence's state is an argument, so one decoder serves many sequences in turn.
 
-    `sweep` is the order of its matrices in a forward pass, `unused_tensors` what the checkpoint has besides.
+    `sweep` is the order of its matrices in a forward pass, `unused_tensors` what the checkpoint has besides;
+    `has_residuals` says whether the prefixes of its tiles are less than the whole.
     """
 
     def __init__(
@@ -59,22 +62,28 @@ class Decoder:
         wiring = _Wiring(config, TensorTable(directory, handles), activations)
         vocab_shape = (config.vocab_size, config.hidden_size)
         self._embedding = wiring.table.matrix(_EMBEDDING, vocab_shape)
-        self._layers = [wiring.layer(i) for i in range(config.num_hidden_layers)]
+        layers = [wiring.layer(i) for i in range(config.num_hidden_layers)]
         self._norm = RMSNorm(ctx, wiring.table.vector("model.norm.weight", config.hidden_size), config.rms_norm_eps)
         if config.tie_word_embeddings:
-            head = self._embedding
-            wiring.sweep.append(head)
-            self._head = PagedLinear(ctx, pager, [head], [None], activations)
+            wiring.sweep.append(self._embedding)
+            head = ops.Projections((self._embedding,), (None,))
         else:
-            rows = wiring.projections([("lm_head", config.vocab_size)], config.hidden_size, bias=False)
-            self._head = PagedLinear(ctx, pager, rows.handles, rows.biases, activations)
+            head = wiring.projections([("lm_head", config.vocab_size)], config.hidden_size, bias=False)
+        self._planes = {
+            "all": _Planes(layers, self._linear(head, activations, "all")),
+            "prefix": _Planes(
+                [replace(layer, planes="prefix") for layer in layers], self._linear(head, activations, "prefix")
+            ),
+        }
         self.sweep = tuple(wiring.sweep)
+        self.has_residuals = any(bool(matrix.tiles.residual_bytes.any()) for matrix in directory.matrices.values())
         self.unused_tensors = wiring.table.unused(tied_head=_HEAD if config.tie_word_embeddings else None)
 
-    def new_state(self, capacity: int) -> KVState:
+    def new_state(self, capacity: int) -> SequenceState:
         """An empty sequence with room for `capacity` positions."""
         config = self.config
-        return KVState(config.num_hidden_layers, config.num_key_value_heads, config.head_dim, capacity)
+        kv = KVState(config.num_hidden_layers, config.num_key_value_heads, config.head_dim, capacity)
+        return SequenceState(kv)
 
     def activation_bytes_per_row(self) -> int:
         """An estimate of the temporaries that each row of a forward pass needs."""
@@ -83,24 +92,42 @@ class Decoder:
         return 4 * (3 * config.hidden_size + 2 * heads + 3 * config.intermediate_size)
 
     def forward(
-        self, token_ids: NDArray[np.int64], state: KVState, logits: Literal["last", "all", "none"] = "last"
+        self,
+        token_ids: NDArray[np.int64],
+        state: SequenceState,
+        logits: Literal["last", "all", "none"] = "last",
+        effort: Effort = FULL,
     ) -> NDArray[np.float32]:
         """One sweep: append the ids to the sequence in `state`.
+
+        Less than full effort leaves keys and values that only another draft may see: roll back to before it.
 
         Returns:
             float32 logits [1, vocab] of the last id, [T, vocab] of all, or [0, vocab].
         """
         start, n_rows = state.length, token_ids.shape[0]
+        planes = self._planes[effort.planes]
         positions = np.arange(start, start + n_rows, dtype=np.int64)
         rotation = ops.rope_table(self._ctx, positions, self._inv_freq)
-        h = ops.embed_rows(self._ctx, self._pager, self._embedding, token_ids)
-        for layer, cache in zip(self._layers, state.layers, strict=True):
+        h = ops.embed_rows(self._ctx, self._pager, self._embedding, token_ids, effort.planes)
+        for layer, cache in zip(planes.layers[: effort.n_layers], state.kv.layers, strict=False):
             ops.decoder_layer(self._ctx, self._pager, layer, h, rotation, cache, start)
-        state.length = start + n_rows
+        state.kv.length = start + n_rows
         if logits == "none":
             return np.empty((0, self.config.vocab_size), np.float32)
         rows = h if logits == "all" else h[-1:]
-        return self._head(self._norm(rows))[0]
+        return planes.head(self._norm(rows))[0]
+
+    def _linear(self, rows: ops.Projections, activations: str, planes: str) -> PagedLinear:
+        return PagedLinear(self._ctx, self._pager, rows.handles, rows.biases, activations, planes)
+
+
+@dataclass(frozen=True)
+class _Planes:
+    """The parts that read weights, for one choice of planes."""
+
+    layers: list[ops.DecoderLayer]
+    head: PagedLinear
 
 
 class _Wiring:

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from vortex_engine.state.kv import KVState
+from vortex_engine.state.sequence import SequenceState, StatePart
 
-__all__ = ["KVState"]
+__all__ = ["KVState", "SequenceState", "StatePart"]

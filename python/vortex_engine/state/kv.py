@@ -20,8 +20,9 @@ class KVState:
     """Per layer a key and a value cache, float32 [n_kv_heads, capacity, head_dim rounded up to 16], padding zero.
 
     The arrays exist from the first use on, and their pages take memory only once positions are written to them.
-    `length` counts the positions of complete forward passes: a pass that is interrupted leaves it as it was, and the
-    next one overwrites what it left. Not safe for use from two threads at once.
+    `length` counts the positions of complete forward passes: a pass that is interrupted leaves it as it was. Positions
+    from `length` on are scratch: drafts write there, and the next pass overwrites them. Not safe for use from two
+    threads at once.
     """
 
     def __init__(self, n_layers: int, n_kv_heads: int, head_dim: int, capacity: int) -> None:
@@ -48,11 +49,19 @@ class KVState:
             self._layers = [(_untouched(self._shape), _untouched(self._shape)) for _ in range(self._n_layers)]
         return self._layers
 
-    def truncate(self, length: int) -> None:
-        """Forget every position from `length` on."""
-        if not 0 <= length <= self.length:
-            raise ValueError(f"length must lie between 0 and {self.length}, got {length}")
-        self.length = length
+    def snapshot(self) -> int:
+        """A mark to commit or roll back to: a length, nothing is copied."""
+        return self.length
+
+    def commit(self, mark: int, n_positions: int) -> None:
+        """Keep the first `n_positions` written since the mark and forget the rest."""
+        if not 0 <= n_positions <= self.length - mark:
+            raise ValueError(f"n_positions must lie between 0 and {self.length - mark}, got {n_positions}")
+        self.length = mark + n_positions
+
+    def rollback(self, mark: int) -> None:
+        """Forget every position written since the mark."""
+        self.commit(mark, 0)
 
 
 def _untouched(shape: tuple[int, int, int]) -> NDArray[np.float32]:

@@ -66,6 +66,9 @@ class HuggingFaceTokenizer:
         """Ids of many texts, without the special tokens that `encode` adds, on all cores."""
         return [encoding.ids for encoding in self._inner.encode_batch(list(texts), add_special_tokens=False)]
 
+    def encode_ordinary(self, text: str) -> list[int]:
+        return self._inner.encode(text, add_special_tokens=False).ids
+
     def decode(self, token_ids: Sequence[int]) -> str:
         return self._inner.decode(list(token_ids), skip_special_tokens=True)
 

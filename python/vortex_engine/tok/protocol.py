@@ -34,6 +34,10 @@ class Tokenizer(Protocol):
         """Ids of a text, with the special tokens the tokenizer's post-processor adds, such as BOS."""
         ...
 
+    def encode_ordinary(self, text: str) -> list[int]:
+        """Ids of a text alone: the tokenizer's post-processor adds none."""
+        ...
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of ids, without special tokens; bytes that are no UTF-8 read as U+FFFD."""
         ...
