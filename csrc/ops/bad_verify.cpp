@@ -24,6 +24,7 @@ constexpr double kMaxInverse = 1e300;                 // keeps (logit - top) / t
 constexpr double kLog2e = 1.4426950408889634074;
 constexpr double kMostNoise = 36.8;  // -log(-log(1 - 2^-53)) is 36.74
 constexpr int kFewIds = 12;          // in a block: fewer than this are cheaper one by one than all 64 at once
+constexpr float kNothing = -std::numeric_limits<float>::infinity();
 constexpr int kBins = 1024;
 constexpr double kLastDistance = 30.0;  // a weight of e^-30 is 0 in units of 2^-40
 
@@ -102,11 +103,11 @@ class Row {
     find_top(position);
     if (law.temperature == 0.0) return top_id_;
     scale_ = {static_cast<double>(top_), std::min(1.0 / law.temperature, kMaxInverse)};
-    float threshold = -std::numeric_limits<float>::infinity();
+    float threshold = kNothing;
     const bool has_top_k = law.top_k > 0 && law.top_k < n_;
     if (has_top_k) threshold = kth_largest(law.top_k);
     if (law.top_p < 1.0) threshold = nucleus_edge(law.top_p, has_top_k);
-    const double floor = law.min_p > 0.0 ? log_of(law.min_p) : -std::numeric_limits<double>::infinity();
+    const double floor = law.min_p > 0.0 ? log_of(law.min_p) : kNothing;
     counter_ = mix(mix(seed + kGamma) + (static_cast<uint64_t>(position) + 1) * kGamma);
     return race(threshold, floor);
   }
@@ -127,11 +128,7 @@ class Row {
   void find_top(int64_t position) {
     auto& maxima = scratch_.maxima;
     maxima.resize(n_blocks());
-    std::atomic<bool> has_nan{false};
-    share([&](int64_t begin, int64_t end) {
-      if (!kernels_.block_maxima(x_ + begin, end - begin, maxima.data() + begin / kSampleBlock)) has_nan = true;
-    });
-    if (has_nan) {
+    if (!kernels_.block_maxima(x_, n_, maxima.data())) {
       const float* found = std::find_if(x_, x_ + n_, [](float x) { return std::isnan(x); });
       not_finite("nan", found - x_, position);
     }
@@ -164,7 +161,7 @@ class Row {
 
   // The k-th largest logit; leaves those that are at least it in scratch_.values.
   float kth_largest(int64_t k) {
-    float bound = -std::numeric_limits<float>::infinity();
+    float bound = kNothing;
     auto& ranked = scratch_.ranked;
     if (k < n_blocks()) {
       // k blocks have a maximum of at least the k-th largest maximum, so as many logits have.
@@ -221,7 +218,7 @@ class Row {
   // can all stay outside.
   float outside_nucleus(uint64_t spare) const {
     const uint64_t each = spare / static_cast<uint64_t>(n_);
-    if (each < 2) return -std::numeric_limits<float>::infinity();
+    if (each < 2) return kNothing;
     const double distance = (40.0 - std::log2(static_cast<double>(each - 1))) / kLog2e + 1e-6;
     const double logit = scale_.top - distance / scale_.inverse;
     const double lower = logit - 1e-6 * std::abs(logit);  // more than rounding moves, here and in the scores
@@ -242,11 +239,16 @@ class Row {
   // The winner among the ids with a logit of at least `threshold` and a score of at least `floor`.
   int64_t race(float threshold, double floor) {
     const Leader top = run(top_id_);
+    auto run_blocks = [&](int64_t begin, int64_t end) {
+      Leader leader = top;
+      for (int64_t start = begin; start < end; start += kSampleBlock) run_block(start, threshold, floor, leader);
+      return leader;
+    };
+    if (threshold > kNothing || floor > kNothing) return run_blocks(0, n_).id;  // most blocks are passed over
     std::mutex mutex;
     Leader winner = top;
     share([&](int64_t begin, int64_t end) {
-      Leader leader = top;
-      for (int64_t start = begin; start < end; start += kSampleBlock) run_block(start, threshold, floor, leader);
+      const Leader leader = run_blocks(begin, end);
       const std::lock_guard lock(mutex);
       winner.meet(leader);
     });
@@ -259,15 +261,14 @@ class Row {
     if (!(maximum >= threshold) || best < floor || best + kMostNoise < leader.value) return;
     const int64_t size = std::min(kSampleBlock, n_ - start);
     const uint64_t all = ~uint64_t{0} >> (kSampleBlock - size);
-    const bool is_open = threshold == -std::numeric_limits<float>::infinity();
+    const bool is_open = threshold == kNothing;
     uint64_t mask = is_open ? all : kernels_.at_least(x_ + start, size, threshold);
     if (std::popcount(mask) >= kFewIds)
       mask &= kernels_.contenders(x_ + start, size, scale_, counter_ + (static_cast<uint64_t>(start) + 1) * kGamma,
                                   leader.value * kLog2e);
     for (; mask != 0; mask &= mask - 1) {
       const int64_t id = start + std::countr_zero(mask);
-      if (score(x_[id]) >= floor && x_[id] > -std::numeric_limits<float>::infinity() && may_win(id, leader.value))
-        leader.meet(run(id));
+      if (score(x_[id]) >= floor && x_[id] > kNothing && may_win(id, leader.value)) leader.meet(run(id));
     }
   }
 

@@ -111,9 +111,9 @@ static uint64_t contenders(const float* x, int64_t n, ScoreScale scale, uint64_t
     const double one_and_cell = __builtin_bit_cast(double, 0x3FF0000000000000u | (bits >> 12));
     const double rest = (2.0 - one_and_cell) - 0x1p-53;  // 1 - u, exact
     const double score = (static_cast<double>(block[i]) - scale.top) * scale.inverse;
-    const double bound = __builtin_fma(score, 1.4426950408889634074, reach);
-    const double positive = bound > 0.0 ? bound : 0.0;
-    const int64_t places = __builtin_bit_cast(int64_t, positive + kMagic) - __builtin_bit_cast(int64_t, kMagic);
+    const double finite = score > -4000.0 ? score : -4000.0;
+    const double bound = __builtin_fma(finite, 1.4426950408889634074, reach);
+    const int64_t places = __builtin_bit_cast(int64_t, bound + kMagic) - __builtin_bit_cast(int64_t, kMagic);
     reached[i] = static_cast<int64_t>(__builtin_bit_cast(uint64_t, rest) >> 32) <= places ? 1 : 0;
     any |= reached[i];
   }

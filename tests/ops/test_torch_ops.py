@@ -30,6 +30,7 @@ def calls() -> dict[str, tuple[np.ndarray | int | float, ...]]:
         "rope": (array(TOKENS, HEADS, DIM), cos, sin),
         "attend": (array(TOKENS, HEADS, DIM), caches[0], caches[1], POS, 7, 0.25),
         "swiglu": (array(3, 40), array(3, 40)),
+        "bad_verify": (np.array([3, 1]), array(3, 40), 0.8, 5, 0.9, 0.01, -7, 11),
         "kv_append": (array(TOKENS, KV_HEADS, DIM), array(TOKENS, KV_HEADS, DIM), caches[0], caches[1], POS),
     }
 
@@ -54,6 +55,14 @@ def test_append_writes_the_tensors_in_place(ctx):
     ops.kv_append(ctx, *arguments)
     np.testing.assert_array_equal(tensors[2].numpy(), arguments[2])
     np.testing.assert_array_equal(tensors[3].numpy(), arguments[3])
+
+
+@pytest.mark.parametrize("seed", [5, 2**64 - 7])
+def test_verdicts_on_tensors_are_those_on_arrays(ctx, seed):
+    drafts, logits = np.array([3, 1]), array(3, 40)
+    for law in (ops.SamplingLaw(), ops.SamplingLaw(0.8, 5, 0.9, 0.01)):
+        wanted = ops.bad_verify(ctx, drafts, logits, law, seed, 11)
+        assert ops.bad_verify(ctx, torch.from_numpy(drafts), torch.from_numpy(logits), law, seed, 11) == wanted
 
 
 def test_paged_ops_on_tensors(ctx, pack_matrix):

@@ -17,7 +17,7 @@ from numpy import ndarray
 from vortex_engine.ops.context import OpContext, make_context, make_pager
 from vortex_engine.ops.decoder_layer import DecoderLayer, Projections, composed
 from vortex_engine.ops.registry import Impl, implementations, select
-from vortex_engine.ops.sampling_law import MAX_SEED, SamplingLaw, check_integer
+from vortex_engine.ops.sampling_law import MAX_SEED, SamplingLaw
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -235,8 +235,10 @@ def bad_verify(
 
     Source: Gumbel-max, arXiv:1411.0030 section 2; SplitMix64, doi 10.1145/2714064.2660195.
     """
-    check_integer("[bad_verify] seed", seed, 0, MAX_SEED)
-    check_integer("[bad_verify] position", position, 0, 2**62)
+    if not 0 <= seed <= MAX_SEED or not 0 <= position <= 2**62:
+        raise ValueError(
+            f"[bad_verify] seed must be from 0 to 2^64 - 1 and position from 0 to 2^62, got {seed} and {position}"
+        )
     if isinstance(target_logits, ndarray):
         return ctx.table["bad_verify"](draft_ids, target_logits, law, seed, position)
     module = _torch_ops("bad_verify", "target_logits", target_logits)

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vortex_engine.ops.sampling_law import MAX_SEED, SamplingLaw
+
 __all__ = ["LIBRARY", "id_of"]
 
 LIBRARY = torch.library.Library("vortex", "DEF")
@@ -28,6 +30,8 @@ _SCHEMAS = (
     "kv_append(Tensor k, Tensor v, Tensor(a!) k_cache, Tensor(b!) v_cache, int pos, int ctx) -> ()",
     "attend(Tensor q, Tensor k_cache, Tensor v_cache, int pos, int window, float scale, int ctx) -> Tensor",
     "swiglu(Tensor gate, Tensor up, int ctx) -> Tensor",
+    "bad_verify(Tensor draft_ids, Tensor target_logits, float temperature, int? top_k, float? top_p, float? min_p, "
+    "int seed, int position, int ctx) -> Tensor",
 )
 for _schema in _SCHEMAS:
     LIBRARY.define(_schema)
@@ -104,6 +108,23 @@ def _swiglu(gate: Tensor, up: Tensor, ctx: int) -> Tensor:
     return torch.from_numpy(_run(ctx, "swiglu", _view(gate), _view(up)))
 
 
+def _bad_verify(
+    draft_ids: Tensor,
+    target_logits: Tensor,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    min_p: float | None,
+    seed: int,
+    position: int,
+    ctx: int,
+) -> Tensor:
+    law = SamplingLaw(temperature, top_k, top_p, min_p)
+    # Integers of the dispatcher are signed: the upper half of the seeds arrives below zero.
+    verdict = _run(ctx, "bad_verify", _view(draft_ids), _view(target_logits), law, seed & MAX_SEED, position)
+    return torch.tensor(verdict, dtype=torch.int64)
+
+
 def _fake_paged_linear(
     x: Tensor, biases: Sequence[Tensor | None], handles: list[int], out_features: list[int], *_: object
 ) -> list[Tensor]:
@@ -154,6 +175,12 @@ def _fake_swiglu(gate: Tensor, up: Tensor, ctx: int) -> Tensor:
     return gate.new_empty(gate.shape)
 
 
+def _fake_bad_verify(draft_ids: Tensor, target_logits: Tensor, *_: object) -> Tensor:
+    _check("bad_verify", "draft_ids", draft_ids, torch.int64, 1)
+    _check("bad_verify", "target_logits", target_logits, torch.float32, 2)
+    return draft_ids.new_empty((2,))
+
+
 def _check(op: str, name: str, tensor: Tensor, dtype: torch.dtype, ndim: int) -> None:
     if tensor.dtype != dtype or tensor.dim() != ndim:
         raise ValueError(
@@ -170,6 +197,7 @@ _KERNELS = {
     "kv_append": (_kv_append, _fake_kv_append),
     "attend": (_attend, _fake_attend),
     "swiglu": (_swiglu, _fake_swiglu),
+    "bad_verify": (_bad_verify, _fake_bad_verify),
 }
 for _name, (_kernel, _fake) in _KERNELS.items():
     LIBRARY.impl(_name, _kernel, "CPU")

@@ -9,9 +9,20 @@ import torch
 from torch import Tensor
 
 from vortex_engine.ops.context import OpContext
+from vortex_engine.ops.sampling_law import SamplingLaw
 from vortex_engine.ops.schema import id_of
 
-__all__ = ["attend", "embed_rows", "kv_append", "paged_linear", "paged_linear_transposed", "rms_norm", "rope", "swiglu"]
+__all__ = [
+    "attend",
+    "bad_verify",
+    "embed_rows",
+    "kv_append",
+    "paged_linear",
+    "paged_linear_transposed",
+    "rms_norm",
+    "rope",
+    "swiglu",
+]
 
 _OPS: Any = torch.ops.vortex
 
@@ -57,3 +68,12 @@ def attend(ctx: OpContext, q: Tensor, k_cache: Tensor, v_cache: Tensor, pos: int
 
 def swiglu(ctx: OpContext, gate: Tensor, up: Tensor) -> Tensor:
     return _OPS.swiglu(gate, up, id_of(ctx))
+
+
+def bad_verify(
+    ctx: OpContext, draft_ids: Tensor, target_logits: Tensor, law: SamplingLaw, seed: int, position: int
+) -> tuple[int, int]:
+    filters = (float(law.temperature), law.top_k, law.top_p, law.min_p)
+    signed = int(seed) - (int(seed) >> 63 << 64)
+    n_accepted, next_id = _OPS.bad_verify(draft_ids, target_logits, *filters, signed, position, id_of(ctx)).tolist()
+    return n_accepted, next_id
