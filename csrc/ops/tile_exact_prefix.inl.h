@@ -98,8 +98,10 @@ VX_INLINE void decode_prefix(ExactPrefixPanel& reader, int64_t n_cols, float* ou
                      [&](uint32_t col, uint32_t row, float weight) { out[col * kPanelRows + row] = weight; });
 }
 
-// One row and whole blocks: weights go from their bits through registers into the sums.
-VX_INLINE void add_prefix_blocks(const uint8_t* block, int64_t n_blocks, PrefixLuts luts, const float* x, float* acc) {
+// One row and whole blocks: weights go from their bits through registers into the sums. A function of its own, whose
+// registers nobody else needs.
+static __attribute__((noinline)) void add_prefix_blocks(const uint8_t* block, int64_t n_blocks, PrefixLuts luts,
+                                                        const float* x, float* acc) {
   PartRows sum[kParts];
   auto add = [&](int part) __attribute__((always_inline)) {
     decode_prefix_part(block, part, luts, [&](int col, const PartRows& w) __attribute__((always_inline)) {
