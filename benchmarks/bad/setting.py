@@ -13,6 +13,7 @@ from benchmarks.bad.widen import Growth, widen
 from benchmarks.c3.gguf_convert import convert
 from benchmarks.c3.report import MissingPeerError
 from benchmarks.c3.setting import Setting
+from benchmarks.make_model import make_model
 from vortex_engine.decode.load import model_path
 from vortex_engine.tok import load_tokenizer
 
@@ -53,6 +54,14 @@ class SpeculationSetting(Setting):
         if not target.is_file():
             convert(self.wide_source(), target)
         return target
+
+    def random_packed(self, shape: str) -> Path:
+        """A random model of a shape of `make_model`, packed with `exact`."""
+        folder = self.work / shape
+        if not (folder / "tokenizer.json").is_file():  # written last
+            shutil.rmtree(folder, ignore_errors=True)
+            make_model(folder, shape)
+        return self.pack_once(folder, shape, "exact")
 
     def trained(self) -> dict[str, Path]:
         """Packed trained models that text can be asked of: nano, and stories260K where its checkpoint is.
