@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from benchmarks.bad.report import draw_budgets
 from vortex_engine.bench import Curve, CurvePoint, Rates
 from vortex_engine.bench.plot import plot_curve, read_peers
 
@@ -20,6 +21,8 @@ def draw(results: dict[str, dict[str, Any]], folder: Path) -> list[Path]:
         drawn.append(_draw_peers(results["resident"], folder / "c3_peers.png"))
     if "traces" in results:
         drawn.append(_draw_traces(results["traces"]["entries"], folder / "c3_traces.png"))
+    if "bad_limited" in results:
+        drawn.append(draw_budgets(results["bad_limited"], folder / "bad_budgets.png"))
     return drawn
 
 

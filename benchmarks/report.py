@@ -1,6 +1,6 @@
-"""README's section of measured numbers, and the plots it shows, from the committed results of `benchmarks.c3`.
+"""README's section of measured numbers, and its plots, from the committed results of `benchmarks.c3` and `.bad`.
 
-`python -m benchmarks.report` rewrites the section between its two markers and draws its pictures, results/c3_*.png;
+`python -m benchmarks.report` rewrites the section between its two markers and draws its pictures, results/*.png;
 `--check` changes nothing and fails where the section is not what the results say.
 """
 
@@ -11,29 +11,34 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.bad.report import FIGURES as BAD_FIGURES
+from benchmarks.bad.report import budget_table
 from benchmarks.c3.__main__ import FIGURES
 from benchmarks.machine import RESULTS
 
 README = RESULTS.parents[1] / "README.md"
 BEGIN = "<!-- numbers: python -m benchmarks.report -->\n"
 END = "<!-- end of numbers -->\n"
+# Figure -> its file in results/, without .json.
+FILES = {name: f"c3_{name}" for name in FIGURES} | {f"bad_{name}": f"bad_{name}" for name in BAD_FIGURES}
 PLOTS = {
     "c3_budget_curve.png": ("curve", "Decoding speed and bytes a token over the RAM budget"),
     "c3_peers.png": ("resident", "Decoding and prefill beside llama.cpp"),
     "c3_traces.png": ("traces", "Bytes that the paging policies read over Belady's, by budget and pattern of access"),
+    "bad_budgets.png": ("bad_limited", "Tokens a second over the RAM budget: plain, speculating, llama.cpp"),
 }
 
 
 def read_results(folder: Path = RESULTS) -> dict[str, dict[str, Any]]:
-    """The result of every figure that was measured, in the order of the harness."""
-    files = {name: folder / f"c3_{name}.json" for name in FIGURES}
+    """The result of every figure that was measured, in the order of the harnesses."""
+    files = {name: folder / f"{file}.json" for name, file in FILES.items()}
     return {name: json.loads(file.read_bytes()) for name, file in files.items() if file.is_file()}
 
 
 def section(results: dict[str, dict[str, Any]]) -> str:
     """The section's text, markers left out."""
     lines: list[str] = []
-    missing = [name for name in FIGURES if name not in results]
+    missing = [name for name in FILES if name not in results]
     for machine, names in _machines(results).items():
         which = "" if len(names) == len(results) else f" (figures {', '.join(names)})"
         lines.append(f"Measured on {machine}{which}.")
@@ -41,6 +46,8 @@ def section(results: dict[str, dict[str, Any]]) -> str:
         lines += ["", "| figure | beside | target | measured | met |", "|---|---|---|---|---|"]
         lines += [_row(name, claim) for name, result in results.items() for claim in result["claims"]]
         lines.append("")
+    if "bad_limited" in results:
+        lines += [*budget_table(results["bad_limited"]), ""]
     skipped = [f"{name}: {line}" for name, result in results.items() for line in dict.fromkeys(result["skipped"])]
     if skipped:
         lines += ["Left out, and why:", "", *(f"- {line}" for line in skipped), ""]
@@ -55,7 +62,7 @@ def section(results: dict[str, dict[str, Any]]) -> str:
 def _row(name: str, claim: dict[str, Any]) -> str:
     """One claim as a row of the table; the measured value links its result."""
     sign = {">=": "≥", "<=": "≤"}[claim["sign"]]
-    measured = f"[{_digits(claim['measured'])}](benchmarks/results/c3_{name}.json)"
+    measured = f"[{_digits(claim['measured'])}](benchmarks/results/{FILES[name]}.json)"
     detail = f": {claim['detail']}" if claim.get("detail") else ""
     verdict = "yes" if claim["met"] else "**no**"
     cells = (claim["what"], claim.get("peer", ""), f"{sign} {claim['target']:g}", measured + detail, verdict)
@@ -63,7 +70,7 @@ def _row(name: str, claim: dict[str, Any]) -> str:
 
 
 def _digits(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.3f}"
+    return f"{value:.0f}" if value >= 100 or value == 0 else f"{value:.1f}" if value >= 10 else f"{value:.3f}"
 
 
 def _machines(results: dict[str, dict[str, Any]]) -> dict[str, list[str]]:

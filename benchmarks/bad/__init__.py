@@ -1,1 +1,1 @@
-"""Numbers of lossless block speculation."""
+"""Benchmarks of block speculation (BAD)."""

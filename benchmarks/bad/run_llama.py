@@ -58,7 +58,7 @@ def continuations(
     """Continue each prompt greedily in one server, after a short answer that warms it up.
 
     Returns:
-        For each prompt: token_ids, text, tokens_per_s of decoding, n_drafted and n_accepted.
+        For each prompt: token_ids, text, decode_s from the first token to the last, n_drafted and n_accepted.
 
     Raises:
         MissingPeerError: the server ended, was killed for its memory, or took too long.
@@ -126,7 +126,7 @@ def _complete(
     return {
         "token_ids": answer["tokens"],
         "text": answer["content"],
-        "tokens_per_s": timings["predicted_per_second"],
+        "decode_s": timings["predicted_ms"] / 1e3,
         "n_drafted": timings.get("draft_n", 0),
         "n_accepted": timings.get("draft_n_accepted", 0),
     }
@@ -184,9 +184,9 @@ def main() -> None:
                 group=group,
             )
         print(repr(answer["text"]), flush=True)
-        rows.append(
-            [lookup, answer["tokens_per_s"], answer["n_drafted"], answer["n_accepted"], len(answer["token_ids"])]
-        )
+        n_tokens = len(answer["token_ids"])
+        speed = (n_tokens - 1) / answer["decode_s"]
+        rows.append([lookup, speed, answer["n_drafted"], answer["n_accepted"], n_tokens])
     print_table(("lookup", "tokens/s", "drafted", "accepted", "tokens"), rows)
 
 

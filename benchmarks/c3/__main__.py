@@ -33,7 +33,7 @@ FIGURES = {
     "curve": "speed and bytes a token over the RAM budget",
 }
 # What stops a figure and not the run: a wrong result, a peer that hangs, a full disk.
-_STOPS = (SystemExit, MissingPeerError, VortexError, OSError, ValueError, RuntimeError, ImportError)
+STOPS = (SystemExit, MissingPeerError, VortexError, OSError, ValueError, RuntimeError, ImportError)
 _WEIGHTS = Path(__file__).resolve().parents[3] / "shared" / "data" / "weights"
 
 
@@ -76,7 +76,7 @@ def main() -> None:
         began = time.monotonic()
         try:
             figure: Figure = importlib.import_module(f"benchmarks.c3.{name}").measure(setting)
-        except _STOPS as error:
+        except STOPS as error:
             failed.append(f"{name}: {error}")
             print(f"failed: {failed[-1]}", flush=True)
             continue

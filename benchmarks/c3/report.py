@@ -58,11 +58,11 @@ class Figure:
         self.skipped.append(str(reason))
         print(f"skipped: {reason}", flush=True)
 
-    def write(self, name: str, machine: dict[str, Any], folder: Path) -> Path:
-        """Write c3_NAME.json."""
+    def write(self, name: str, machine: dict[str, Any], folder: Path, family: str = "c3") -> Path:
+        """Write FAMILY_NAME.json."""
         claims = [claim.to_dict() for claim in self.claims]
         return write_result(
-            f"c3_{name}",
+            f"{family}_{name}",
             machine,
             {**self.facts, "claims": claims, "skipped": self.skipped, "entries": self.entries},
             folder,

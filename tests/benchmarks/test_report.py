@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from benchmarks import report
+from benchmarks.bad.report import budget_table
 from benchmarks.c3.report import Figure
 
 MACHINE: dict[str, Any] = {
@@ -18,6 +19,22 @@ MACHINE: dict[str, Any] = {
     "read_bandwidth_2_gb_s": 21.04,
     "disk_read_gb_s": 0.9,
     "date": "2026-01-02T03:04:05+00:00",
+}
+LIMITED: dict[str, Any] = {
+    "bf16_bytes": 1_000_000_000,
+    "n_prompts": 4,
+    "new_tokens": 128,
+    "threads": 2,
+    "different_tokens": {"1": 0, "0.4": 3},
+    "entries": [
+        {"engine": engine, "share": share, "tokens_per_s": {"median": speed}}
+        for engine, share, speed in (
+            ("plain", 1.0, 12.5),
+            ("BAD", 1.0, 14.25),
+            ("plain", 0.4, 2.0),
+            ("llama.cpp", 0.4, 1.0),
+        )
+    ],
 }
 
 
@@ -40,6 +57,16 @@ def test_the_section_says_target_measured_peer_verdict_and_machine(tmp_path: Pat
     assert "Measured on 2 cores of One (avx2), 8 GiB of RAM read at 21.04 GB/s" in text
     assert "a disk of 0.90 to 1.10 GB/s, 2026-01-02." in text
     assert "Without a committed result: gemv, " in text and "resident" not in text.split("Without")[1].split("!")[0]
+
+
+def test_the_table_of_budgets_says_whether_the_output_is_the_same() -> None:
+    header, rule, *rows = budget_table(LIMITED)[2:]
+    assert header.startswith("| budget | plain | BAD | llama.cpp, mmap | ") and header.endswith(" output identical |")
+    assert rule.count("|") == header.count("|")
+    assert rows == [
+        "| 100 %, 1000 MB | 12.50 | 14.25 | - | - | yes |",
+        "| 40 %, 400 MB | 2.00 | - | 1.00 | - | **no**, 3 tokens |",
+    ]
 
 
 def test_figures_of_two_machines_are_told_apart(tmp_path: Path) -> None:
@@ -76,6 +103,7 @@ def test_the_plots_are_drawn_from_results(tmp_path: Path) -> None:
         "curve": {"curve": curve},
         "resident": {"shape": "m", "threads": 2, "entries": entries},
         "traces": {"entries": traces},
+        "bad_limited": LIMITED,
     }
     drawn = draw(results, tmp_path)
     assert [path.name for path in drawn] == list(report.PLOTS)
