@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import tracemalloc
 import zlib
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,16 @@ def test_hostile_scxq2(data: bytes, message: str, tmp_path: Path) -> None:
     with pytest.raises(ModelConfigError, match=message) as caught:
         GramTable.load(tmp_path / "t.scxq2", max_bytes=100_000)
     assert "t.scxq2" in str(caught.value)
+
+
+def test_a_bomb_is_never_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "t.scxq2").write_bytes(packed(b" " * (50 << 20)))
+    tracemalloc.start()
+    with pytest.raises(ModelConfigError, match="max_bytes"):
+        GramTable.load(tmp_path / "t.scxq2", max_bytes=100_000)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 1 << 20
 
 
 def test_every_single_byte_flip_of_a_packed_table_is_found(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from vortex_engine.errors import ModelConfigError
 
 __all__ = ["pack_scxq2", "unpack_scxq2"]
 
-_LEVEL = 9
+_LEVEL = 6  # 9 saves 3 % more and takes five times as long
 _READ_BYTES = 1 << 18  # a multiple of the 4 characters that base64 codes 3 bytes with
 
 
