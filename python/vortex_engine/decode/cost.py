@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["CostModel", "SweepCost"]
+from vortex_engine.decode.acceptance import Acceptance
+
+__all__ = ["CostModel", "Saldo", "SweepCost"]
 
 _NOISE, _DRIFT = 0.15, 0.03  # of a sweep's time: what varies from one to the next, and what stays changed
 _SLOPE = 0.05  # of a sweep's time for each further row, before any block was measured
 _OUTLIER = 4.0  # times what was expected: counts as that
 _SMOOTHING = 0.2
+# Speculation may have lost so many plain sweeps since loading, and that part of all time, before it pauses: together
+# less than 2 % after some 100 tokens.
+_CREDIT, _LOSS_SHARE = 1.5, 0.005
 
 
 class SweepCost:
@@ -56,12 +61,41 @@ class SweepCost:
         return self._slope
 
 
+class Saldo:
+    """Seconds that speculation lost against plain decoding, and when that is too much to go on."""
+
+    def __init__(self) -> None:
+        self._loss_s = self._total_s = 0.0
+
+    def add(self, loss_s: float, spent_s: float, plain_s: float) -> None:
+        """A block took `spent_s`, `loss_s` of them more than plain decoding; a plain sweep takes `plain_s`."""
+        # Gains are soon forgotten: a text that turns incompressible must not live on them.
+        self._loss_s = max(self._loss_s + loss_s, -2 * plain_s)
+        self._total_s += spent_s
+
+    def is_overdrawn(self, plain_s: float) -> bool:
+        """Whether the loss is above what trying is worth."""
+        return self._loss_s > _CREDIT * plain_s + _LOSS_SHARE * self._total_s
+
+
 class CostModel:
-    """Costs of one loaded model: of its sweeps, and of each drafter's tokens. Outlives a generation."""
+    """What one loaded model knows from its generations: costs of sweeps and drafts, how good drafts are, and what
+    speculation cost or saved.
+
+    Attributes:
+        sweep: seconds by rows.
+        saldo: seconds lost and spent.
+    """
 
     def __init__(self) -> None:
         self.sweep = SweepCost()
+        self.saldo = Saldo()
         self._draft_s: dict[str, float] = {}
+        self._acceptance: dict[str, Acceptance] = {}
+
+    def acceptance(self, drafter: str) -> Acceptance:
+        """Of the drafter's guesses, so far."""
+        return self._acceptance.setdefault(drafter, Acceptance())
 
     def observe_draft(self, drafter: str, seconds: float) -> None:
         """A token of the drafter took so long."""

@@ -19,7 +19,6 @@ from vortex_engine.decode.drafters.protocol import Drafter
 __all__ = ["Block", "DrafterCounts", "Planner"]
 
 _N_PROFILED = 2  # plain sweeps at the beginning of a model's first generation
-_LOSS_SHARE = 0.01  # of the time so far: what speculation may have cost before it pauses
 _PROBE_EVERY = 64  # blocks after which a drafter that did not pay is tried again
 
 
@@ -46,7 +45,7 @@ class DrafterCounts:
 class _Record:
     """What is known of one drafter in this generation."""
 
-    acceptance: Acceptance = field(default_factory=Acceptance)
+    acceptance: Acceptance
     counts: DrafterCounts = field(default_factory=DrafterCounts)
     n_passed_over: int = 0
 
@@ -79,8 +78,7 @@ class Planner:
         self._fixed = fixed
         self._min_confidence = min_confidence
         self._clock = clock
-        self._records = {drafter.name: _Record() for drafter in drafters}
-        self._loss_s = self._total_s = 0.0
+        self._records = {drafter.name: _Record(costs.acceptance(drafter.name)) for drafter in drafters}
         self.draft_s = self.verify_s = 0.0
 
     @property
@@ -111,13 +109,10 @@ class Planner:
             record.counts.accepted += n_accepted
             for i, confidence in enumerate(block.confidences[: n_accepted + 1]):
                 record.acceptance.observe(confidence, i < n_accepted)
-        spent = block.draft_s + verify_s
-        self._total_s += spent
-        plain = self._costs.sweep.seconds(1)
+        spent, plain = block.draft_s + verify_s, self._costs.sweep.seconds(1)
         # A plain sweep loses nothing but what looking for drafts took, however long it was.
         loss = spent - (1 + n_accepted) * plain if block.token_ids else block.draft_s
-        # Gains are soon forgotten: a text that turns incompressible must not live on them.
-        self._loss_s = max(self._loss_s + loss, -2 * plain)
+        self._costs.saldo.add(loss, spent, plain)
 
     def _fixed_block(self, limit: int) -> Block:
         for drafter in self._drafters:
@@ -129,7 +124,7 @@ class Planner:
 
     def _best_block(self, limit: int) -> Block:
         sweep = self._costs.sweep
-        if sweep.n_observed < _N_PROFILED or self._loss_s > _LOSS_SHARE * self._total_s:
+        if sweep.n_observed < _N_PROFILED or self._costs.saldo.is_overdrawn(sweep.seconds(1)):
             return Block(None)
         best, best_rate = Block(None), 1 / sweep.seconds(1)
         lazy: Drafter | None = None
