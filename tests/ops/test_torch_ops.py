@@ -31,6 +31,7 @@ def calls() -> dict[str, tuple[np.ndarray | int | float, ...]]:
         "attend": (array(TOKENS, HEADS, DIM), caches[0], caches[1], POS, 7, 0.25),
         "swiglu": (array(3, 40), array(3, 40)),
         "kv_append": (array(TOKENS, KV_HEADS, DIM), array(TOKENS, KV_HEADS, DIM), caches[0], caches[1], POS),
+        "kv_move": (caches[0], caches[1], POS + 3, POS),
     }
 
 
@@ -54,6 +55,15 @@ def test_append_writes_the_tensors_in_place(ctx):
     ops.kv_append(ctx, *arguments)
     np.testing.assert_array_equal(tensors[2].numpy(), arguments[2])
     np.testing.assert_array_equal(tensors[3].numpy(), arguments[3])
+
+
+def test_move_writes_the_tensors_in_place(ctx):
+    arguments = calls()["kv_move"]
+    k_cache, v_cache = to_torch(arguments[:2])
+    ops.kv_move(ctx, k_cache, v_cache, *arguments[2:])
+    ops.kv_move(ctx, *arguments)
+    np.testing.assert_array_equal(k_cache.numpy(), arguments[0])
+    np.testing.assert_array_equal(v_cache.numpy(), arguments[1])
 
 
 def test_paged_ops_on_tensors(ctx, pack_matrix):

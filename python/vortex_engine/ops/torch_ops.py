@@ -11,7 +11,17 @@ from torch import Tensor
 from vortex_engine.ops.context import OpContext
 from vortex_engine.ops.schema import id_of
 
-__all__ = ["attend", "embed_rows", "kv_append", "paged_linear", "paged_linear_transposed", "rms_norm", "rope", "swiglu"]
+__all__ = [
+    "attend",
+    "embed_rows",
+    "kv_append",
+    "kv_move",
+    "paged_linear",
+    "paged_linear_transposed",
+    "rms_norm",
+    "rope",
+    "swiglu",
+]
 
 _OPS: Any = torch.ops.vortex
 
@@ -49,6 +59,10 @@ def rope(ctx: OpContext, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def kv_append(ctx: OpContext, k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, pos: int) -> None:
     _OPS.kv_append(k, v, k_cache, v_cache, pos, id_of(ctx))
+
+
+def kv_move(ctx: OpContext, k_cache: Tensor, v_cache: Tensor, source: int, target: int) -> None:
+    _OPS.kv_move(k_cache, v_cache, source, target, id_of(ctx))
 
 
 def attend(ctx: OpContext, q: Tensor, k_cache: Tensor, v_cache: Tensor, pos: int, window: int, scale: float) -> Tensor:
