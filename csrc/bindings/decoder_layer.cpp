@@ -62,7 +62,8 @@ class BoundLayer {
 };
 
 void run(Pool& pool, Pager& pager, const BoundLayer& bound, const py::array& h_, const py::array& cos_,
-         const py::array& sin_, const py::array& k_cache_, const py::array& v_cache_, int64_t pos) {
+         const py::array& sin_, const py::array& k_cache_, const py::array& v_cache_, int64_t pos,
+         const std::optional<py::array>& depths_) {
   const DecoderLayer& layer = bound.layer();
   auto h = with_shape<float>(h_, {-1, static_cast<int64_t>(layer.attention_norm.size())}, kOp, "h");
   const int64_t tokens = h.shape(0), dim = layer.head_dim;
@@ -73,8 +74,10 @@ void run(Pool& pool, Pager& pager, const BoundLayer& bound, const py::array& h_,
   auto v_cache = with_shape<float>(v_cache_, {layer.kv_heads, capacity, padded_dim(dim)}, kOp, "v_cache");
   const auto h_to = in_place(h, kOp, "h"), k_to = in_place(k_cache, kOp, "k_cache");
   const auto v_to = in_place(v_cache, kOp, "v_cache");
+  const auto depths = depths_ ? checked<int64_t>(*depths_, 1, kOp, "depths") : py::array_t<int64_t>(0);
+  const LayerRows rows{tokens, pos, in(depths)};
   const py::gil_scoped_release release;
-  decoder_layer(pool, pager, layer, h_to, in(cos), in(sin), k_to, v_to, capacity, tokens, pos);
+  decoder_layer(pool, pager, layer, h_to, in(cos), in(sin), k_to, v_to, capacity, rows);
 }
 
 }  // namespace
@@ -84,7 +87,7 @@ void bind_decoder_layer(py::module_& m) {
   py::class_<BoundLayer>(m, "DecoderLayer", "A layer's matrices and vectors, checked against a pager.")
       .def(py::init<const Pager&, const py::object&>(), arg("pager"), arg("layer"));
   m.def("decoder_layer", &run, arg("pool"), arg("pager"), arg("layer"), arg("h"), arg("cos"), arg("sin"),
-        arg("k_cache"), arg("v_cache"), arg("pos"));
+        arg("k_cache"), arg("v_cache"), arg("pos"), arg("depths") = py::none());
 }
 
 }  // namespace vx

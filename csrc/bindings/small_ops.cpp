@@ -58,6 +58,17 @@ void py_kv_append(const py::array& k_, const py::array& v_, const py::array& k_c
   kv_append(in(k), in(v), k_to, v_to, {kv_heads, capacity, dim}, tokens, pos);
 }
 
+void py_kv_move(const py::array& k_cache_, const py::array& v_cache_, int64_t source, int64_t target) {
+  auto k_cache = with_shape<float>(k_cache_, {-1, -1, -1}, "kv_move", "k_cache");
+  const int64_t kv_heads = k_cache.shape(0), capacity = k_cache.shape(1), padded = k_cache.shape(2);
+  if (padded != padded_dim(padded))
+    throw ArgumentError("[kv_move] k_cache must have rows of a multiple of 16, got shape " + shape_text(k_cache));
+  auto v_cache = with_shape<float>(v_cache_, {kv_heads, capacity, padded}, "kv_move", "v_cache");
+  const auto k_to = in_place(k_cache, "kv_move", "k_cache"), v_to = in_place(v_cache, "kv_move", "v_cache");
+  py::gil_scoped_release release;
+  kv_move(k_to, v_to, {kv_heads, capacity, padded}, source, target);
+}
+
 py::array py_attend(Pool& pool, const py::array& q_, const py::array& k_cache_, const py::array& v_cache_, int64_t pos,
                     int64_t window, float scale) {
   const auto q = with_shape<float>(q_, {-1, -1, -1}, "attend", "q");
@@ -94,6 +105,7 @@ void bind_small_ops(py::module_& m) {
   m.def("rope_table", &py_rope_table, arg("positions"), arg("inv_freq"));
   m.def("rope", &py_rope, arg("pool"), arg("x"), arg("cos"), arg("sin"));
   m.def("kv_append", &py_kv_append, arg("k"), arg("v"), arg("k_cache"), arg("v_cache"), arg("pos"));
+  m.def("kv_move", &py_kv_move, arg("k_cache"), arg("v_cache"), arg("source"), arg("target"));
   m.def("attend", &py_attend, arg("pool"), arg("q"), arg("k_cache"), arg("v_cache"), arg("pos"), arg("window"),
         arg("scale"));
   m.def("swiglu", &py_swiglu, arg("pool"), arg("gate"), arg("up"));

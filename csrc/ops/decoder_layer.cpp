@@ -49,6 +49,40 @@ void multiply(Pool& pool, Pager& pager, const DecoderLayer& layer, const Project
                layer.activations, layer.planes);
 }
 
+void check_depths(const LayerRows& rows) {
+  const int64_t n_chain = rows.tokens - static_cast<int64_t>(rows.depths.size());
+  for (const int64_t depth : rows.depths)
+    if (depth < 1 || depth >= n_chain)
+      throw ArgumentError(std::string(kOp) + "depths must be from 1 to the last row of the chain, " +
+                          std::to_string(n_chain - 1) + ", got " + std::to_string(depth));
+}
+
+struct Cache {
+  Out k, v;
+  CacheShape shape;
+};
+
+// Appends all rows, then attends the chain and, each in the chain's place for as long as that takes, the siblings: keys
+// at other positions would be added in another order.
+void attend_rows(Pool& pool, const DecoderLayer& layer, const LayerRows& rows, In q, In k, In v, const Cache& cache,
+                 Out out) {
+  const int64_t width = layer.heads * layer.head_dim, kv_width = layer.kv_heads * layer.head_dim;
+  const int64_t n_siblings = static_cast<int64_t>(rows.depths.size()), n_chain = rows.tokens - n_siblings;
+  kv_append(k, v, cache.k, cache.v, cache.shape, rows.tokens, rows.pos);
+  const auto attend_from = [&](int64_t row, int64_t n, int64_t pos) {
+    attend(pool, q.subspan(row * width, n * width), cache.k, cache.v, out.subspan(row * width, n * width), cache.shape,
+           {n, layer.heads, pos, layer.window}, layer.scale);
+  };
+  attend_from(0, n_chain, rows.pos);
+  for (int64_t s = 0; s < n_siblings; ++s) {
+    const int64_t depth = rows.depths[static_cast<size_t>(s)], position = rows.pos + depth;
+    kv_move(cache.k, cache.v, cache.shape, rows.pos + n_chain + s, position);
+    attend_from(n_chain + s, 1, position);
+    kv_append(k.subspan(depth * kv_width, kv_width), v.subspan(depth * kv_width, kv_width), cache.k, cache.v,
+              cache.shape, 1, position);
+  }
+}
+
 void add_to(Out h, In y) {
   for (size_t i = 0; i < h.size(); ++i) h[i] += y[i];
 }
@@ -70,7 +104,9 @@ void check_layer(const Pager& pager, const DecoderLayer& layer) {
 }
 
 void decoder_layer(Pool& pool, Pager& pager, const DecoderLayer& layer, Out h, In cos, In sin, Out k_cache, Out v_cache,
-                   int64_t capacity, int64_t tokens, int64_t pos) {
+                   int64_t capacity, LayerRows rows) {
+  const int64_t tokens = rows.tokens;
+  check_depths(rows);
   if (tokens == 0) return;
   const int64_t hidden = static_cast<int64_t>(layer.attention_norm.size()), dim = layer.head_dim;
   const int64_t heads = tokens * layer.heads, kv_heads = tokens * layer.kv_heads;
@@ -91,9 +127,7 @@ void decoder_layer(Pool& pool, Pager& pager, const DecoderLayer& layer, Out h, I
     }
     rope(pool, q, cos, sin, other_q, tokens, layer.heads, dim / 2);
     rope(pool, k, cos, sin, other_k, tokens, layer.kv_heads, dim / 2);
-    const CacheShape cache{layer.kv_heads, capacity, dim};
-    kv_append(other_k, v, k_cache, v_cache, cache, tokens, pos);
-    attend(pool, other_q, k_cache, v_cache, q, cache, {tokens, layer.heads, pos, layer.window}, layer.scale);
+    attend_rows(pool, layer, rows, other_q, other_k, v, {k_cache, v_cache, {layer.kv_heads, capacity, dim}}, q);
     multiply(pool, pager, layer, layer.o, q, tokens, {y});
   }
   add_to(h, y);

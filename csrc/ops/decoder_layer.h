@@ -34,9 +34,18 @@ struct DecoderLayer {
 // Refuses matrices whose shapes do not make a layer.
 void check_layer(const Pager& pager, const DecoderLayer& layer);
 
+// The rows of one call: a chain at positions pos.., then one sibling for each depth. A sibling of depth d stands at
+// position pos + d beside the chain's row there, 1 <= d < chain rows, and sees the cache and the chain before it. Its
+// key and value are left behind the chain's, in the order of the rows: kv_move brings them to their position.
+struct LayerRows {
+  int64_t tokens, pos;  // all rows; position of the first
+  std::span<const int64_t> depths;
+};
+
 // h [tokens, hidden] += o(attend(rope(q), rope(k), v)) of its norm, then += down(swiglu(gate, up)) of its norm; the
-// tokens' keys and values are put into the cache at positions pos... Every part has the bits of the op of that name.
+// tokens' keys and values are put into the cache at positions pos... Every part has the bits of the op of that name,
+// and a sibling the bits of the last row of a chain that is its path.
 void decoder_layer(Pool& pool, Pager& pager, const DecoderLayer& layer, Out h, In cos, In sin, Out k_cache, Out v_cache,
-                   int64_t capacity, int64_t tokens, int64_t pos);
+                   int64_t capacity, LayerRows rows);
 
 }  // namespace vx

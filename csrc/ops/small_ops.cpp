@@ -136,6 +136,23 @@ void kv_append(In k, In v, Out k_cache, Out v_cache, CacheShape cache, int64_t t
     }
 }
 
+void kv_move(Out k_cache, Out v_cache, CacheShape cache, int64_t source, int64_t target) {
+  const auto [kv_heads, capacity, dim] = cache;
+  const int64_t padded = padded_dim(dim);
+  check_size("kv_move", "k_cache", k_cache.size(), {kv_heads, capacity, padded});
+  check_size("kv_move", "v_cache", v_cache.size(), {kv_heads, capacity, padded});
+  for (const int64_t position : {source, target})
+    if (position < 0 || position >= capacity)
+      fail("kv_move", "source and target must be from 0 to capacity - 1 = " + std::to_string(capacity - 1),
+           std::to_string(position));
+  if (source == target) return;
+  for (int64_t head = 0; head < kv_heads; ++head) {
+    const int64_t from = (head * capacity + source) * padded, to = (head * capacity + target) * padded;
+    std::copy_n(k_cache.data() + from, padded, k_cache.data() + to);
+    std::copy_n(v_cache.data() + from, padded, v_cache.data() + to);
+  }
+}
+
 void attend(Pool& pool, In q, In k_cache, In v_cache, Out out, CacheShape cache, AttendShape shape, float scale) {
   const auto [kv_heads, capacity, dim] = cache;
   const auto [tokens, heads, pos, window] = shape;

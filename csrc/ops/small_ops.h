@@ -34,6 +34,9 @@ struct CacheShape {
 // k, v: [tokens, kv_heads, dim], stored at positions pos..; the padding of those positions is set to 0.
 void kv_append(In k, In v, Out k_cache, Out v_cache, CacheShape cache, int64_t tokens, int64_t pos);
 
+// Copies the row of position `source` to position `target`, padding included.
+void kv_move(Out k_cache, Out v_cache, CacheShape cache, int64_t source, int64_t target);
+
 struct AttendShape {
   int64_t tokens, heads;
   int64_t pos;     // absolute position of the first token; the cache holds its row already

@@ -92,6 +92,7 @@ def kv_append(
     v_cache: NDArray[np.float32],
     pos: int,
 ) -> None: ...
+def kv_move(k_cache: NDArray[np.float32], v_cache: NDArray[np.float32], source: int, target: int) -> None: ...
 def attend(
     pool: Pool,
     q: NDArray[np.float32],
@@ -116,6 +117,7 @@ def decoder_layer(
     k_cache: NDArray[np.float32],
     v_cache: NDArray[np.float32],
     pos: int,
+    depths: NDArray[np.int64] | None = None,
 ) -> None: ...
 def swiglu(pool: Pool, gate: NDArray[np.float32], up: NDArray[np.float32]) -> NDArray[np.float32]: ...
 def bad_verify(

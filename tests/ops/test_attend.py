@@ -189,3 +189,30 @@ def test_append_refuses_a_read_only_cache(ctx):
     cache.flags.writeable = False
     with pytest.raises(ValueError, match="read-only"):
         ops.kv_append(ctx, zeros(2, 3, 8), zeros(2, 3, 8), cache, zeros(3, 4, 16), 0)
+
+
+def test_move_copies_one_position(ctx):
+    rng = np.random.default_rng(8)
+    k_cache, v_cache = (rng.standard_normal((3, 9, 32)).astype(np.float32) for _ in range(2))
+    for source, target in ((7, 2), (0, 8), (4, 4)):
+        wanted = [cache.copy() for cache in (k_cache, v_cache)]
+        for cache in wanted:
+            cache[:, target] = cache[:, source]
+        ops.kv_move(ctx, k_cache, v_cache, source, target)
+        np.testing.assert_array_equal(k_cache, wanted[0])
+        np.testing.assert_array_equal(v_cache, wanted[1])
+
+
+@pytest.mark.parametrize(
+    ("shape", "source", "target", "message"),
+    [
+        ((3, 4, 16), 4, 0, r"\[kv_move\] source and target .*= 3, got 4"),
+        ((3, 4, 16), 0, -1, r"\[kv_move\] source and target .*= 3, got -1"),
+        ((3, 4, 8), 0, 1, r"\[kv_move\] k_cache .*16.*\(3, 4, 8\)"),
+    ],
+)
+def test_bad_moves_are_named(ctx, shape, source, target, message):
+    with pytest.raises(ValueError, match=message):
+        ops.kv_move(ctx, zeros(*shape), zeros(*shape), source, target)
+    with pytest.raises(ValueError, match=r"\[kv_move\] v_cache .*\(3, 5, 16\)"):
+        ops.kv_move(ctx, zeros(3, 4, 16), zeros(3, 5, 16), 0, 0)

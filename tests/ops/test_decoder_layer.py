@@ -71,8 +71,10 @@ def make_layer(
     )
 
 
-def by_ops(ctx: ops.OpContext, pager: Any, layer: ops.DecoderLayer, h: np.ndarray, rotation, cache, pos: int) -> None:
-    ops.composed(ctx.table)(pager, layer, h, *rotation, *cache, pos)
+def by_ops(
+    ctx: ops.OpContext, pager: Any, layer: ops.DecoderLayer, h: np.ndarray, rotation, cache, *where: Any
+) -> None:
+    ops.composed(ctx.table)(pager, layer, h, *rotation, *cache, *where)
 
 
 def run(apply: Callable[..., None], steps: tuple[int, ...]) -> list[np.ndarray]:
@@ -171,4 +173,83 @@ def test_bad_arguments_are_named(open_matrices, part, value, message):
     arguments[part] = value
     with pytest.raises(ValueError, match=message):
         ops.decoder_layer(ctx, pager, layer, *arguments)
+    pager.close()
+
+
+def make_tree(rng: np.random.Generator, n_chain: int, n_siblings: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of a chain and its siblings, and the siblings' depths."""
+    h = rng.standard_normal((n_chain + n_siblings, HIDDEN)).astype(np.float32)
+    return h, rng.integers(1, n_chain, n_siblings)
+
+
+def rotation_at(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    angles = positions[:, None] / 10000 ** (np.arange(DIM // 2) / (DIM // 2))
+    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+
+
+def filled_cache(pos: int, capacity: int) -> list[np.ndarray]:
+    """What `pos` tokens left, and rubbish after it."""
+    rng = np.random.default_rng(pos)
+    caches = [rng.standard_normal((KV_HEADS, capacity, DIM)).astype(np.float32) for _ in range(2)]
+    for cache in caches:
+        cache[:, pos:] = np.nan
+    return caches
+
+
+@pytest.mark.parametrize("window", [0, 5])
+@pytest.mark.parametrize("by", ["op", "composed"])
+def test_siblings_have_the_bits_of_their_paths(ctx, open_matrices, by, window, same_bits):
+    pager, handles = open_matrices(ctx)
+    layer = make_layer(handles, biases=True, qk_norms=True, window=window)
+    apply = partial(ops.decoder_layer if by == "op" else by_ops, ctx, pager, layer)
+    rng = np.random.default_rng(window)
+    # Attention adds in blocks of positions: trees before, across and after the end of one.
+    for pos, n_chain, n_siblings in ((0, 2, 1), (3, 4, 3), (61, 6, 7), (127, 3, 4), (126, 2, 1)):
+        h, depths = make_tree(rng, n_chain, n_siblings)
+        capacity = pos + len(h)
+        tree, cache = h.copy(), filled_cache(pos, capacity)
+        positions = pos + np.concatenate([np.arange(n_chain), depths])
+        apply(tree, rotation_at(positions), cache, pos, depths)
+
+        chain, chain_cache = h[:n_chain].copy(), filled_cache(pos, capacity)
+        apply(chain, rotation_at(positions[:n_chain]), chain_cache, pos)
+        same_bits(tree[:n_chain], chain)
+        for mine, wanted in zip(cache, chain_cache, strict=True):
+            same_bits(mine[:, : pos + n_chain].copy(), wanted[:, : pos + n_chain].copy())
+
+        for sibling, depth in enumerate(depths, n_chain):
+            path = np.concatenate([h[:depth], h[sibling : sibling + 1]])
+            path_cache, end = filled_cache(pos, capacity), pos + depth + 1
+            apply(path, rotation_at(pos + np.arange(depth + 1)), path_cache, pos)
+            same_bits(tree[sibling], path[-1])
+            accepted = [part.copy() for part in cache]
+            ops.kv_move(ctx, accepted[0], accepted[1], pos + sibling, pos + int(depth))
+            for mine, wanted in zip(accepted, path_cache, strict=True):
+                same_bits(mine[:, :end].copy(), wanted[:, :end].copy())
+    pager.close()
+
+
+def test_siblings_are_the_composed_ones_at_every_level(native_contexts, open_matrices, same_bits):
+    h, depths = make_tree(np.random.default_rng(1), 5, 6)
+    positions = 60 + np.concatenate([np.arange(5), depths])
+    wanted = None
+    for ctx in native_contexts:
+        pager, handles = open_matrices(ctx)
+        layer = make_layer(handles, biases=False, qk_norms=False, window=0)
+        for apply in (by_ops, ops.decoder_layer):
+            got, cache = h.copy(), filled_cache(60, 71)
+            apply(ctx, pager, layer, got, rotation_at(positions), cache, 60, depths)
+            wanted = wanted or [got, *cache]
+            for part, values in zip([got, *cache], wanted, strict=True):
+                same_bits(part, values)
+        pager.close()
+
+
+def test_bad_depths_are_named(ctx, open_matrices):
+    pager, handles = open_matrices(ctx)
+    layer = make_layer(handles, biases=False, qk_norms=False, window=0)
+    for depths, message in (([1, 3], r"from 1 to the last row of the chain, 2, got 3"), ([0], r"chain, 3, got 0")):
+        h, cache = np.zeros((5, HIDDEN), np.float32), filled_cache(0, CAPACITY)
+        with pytest.raises(ValueError, match=rf"\[decoder_layer\] depths .*{message}"):
+            ops.decoder_layer(ctx, pager, layer, h, rotation_at(np.arange(5)), cache, 0, np.array(depths, np.int64))
     pager.close()

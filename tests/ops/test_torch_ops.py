@@ -32,6 +32,7 @@ def calls() -> dict[str, tuple[np.ndarray | int | float, ...]]:
         "swiglu": (array(3, 40), array(3, 40)),
         "bad_verify": (np.array([3, 1]), array(3, 40), 0.8, 5, 0.9, 0.01, -7, 11),
         "kv_append": (array(TOKENS, KV_HEADS, DIM), array(TOKENS, KV_HEADS, DIM), caches[0], caches[1], POS),
+        "kv_move": (caches[0], caches[1], POS + 3, POS),
     }
 
 
@@ -63,6 +64,15 @@ def test_verdicts_on_tensors_are_those_on_arrays(ctx, seed):
     for law in (ops.SamplingLaw(), ops.SamplingLaw(0.8, 5, 0.9, 0.01)):
         wanted = ops.bad_verify(ctx, drafts, logits, law, seed, 11)
         assert ops.bad_verify(ctx, torch.from_numpy(drafts), torch.from_numpy(logits), law, seed, 11) == wanted
+
+
+def test_move_writes_the_tensors_in_place(ctx):
+    arguments = calls()["kv_move"]
+    k_cache, v_cache = to_torch(arguments[:2])
+    ops.kv_move(ctx, k_cache, v_cache, *arguments[2:])
+    ops.kv_move(ctx, *arguments)
+    np.testing.assert_array_equal(k_cache.numpy(), arguments[0])
+    np.testing.assert_array_equal(v_cache.numpy(), arguments[1])
 
 
 def test_paged_ops_on_tensors(ctx, pack_matrix):

@@ -38,6 +38,7 @@ __all__ = [
     "embed_rows",
     "implementations",
     "kv_append",
+    "kv_move",
     "make_context",
     "make_pager",
     "paged_linear",
@@ -163,6 +164,17 @@ def kv_append(ctx: OpContext, k: Array, v: Array, k_cache: Array, v_cache: Array
     return _torch_ops("kv_append", "k", k).kv_append(ctx, k, v, k_cache, v_cache, pos)
 
 
+def kv_move(ctx: OpContext, k_cache: Array, v_cache: Array, source: int, target: int) -> None:
+    """Copies the keys and values of position `source` to position `target` of a cache, in place.
+
+    Args:
+        k_cache, v_cache: [KH, C, Dp] float32 as `kv_append` takes them; 0 <= source, target < C.
+    """
+    if isinstance(k_cache, ndarray):
+        return ctx.table["kv_move"](k_cache, v_cache, source, target)
+    return _torch_ops("kv_move", "k_cache", k_cache).kv_move(ctx, k_cache, v_cache, source, target)
+
+
 def attend(ctx: OpContext, q: Array, k_cache: Array, v_cache: Array, pos: int, window: int, scale: float) -> Array:
     """softmax(q K^T * scale) V over the cache positions each query sees.
 
@@ -199,16 +211,21 @@ def decoder_layer(
     rotation: tuple[NDArray[Any], NDArray[Any]],
     cache: tuple[NDArray[Any], NDArray[Any]],
     pos: int,
+    depths: NDArray[Any] | None = None,
 ) -> None:
     """A whole layer on h, in place; bit for bit `composed` of the ops of this context.
 
     Args:
         layer: its matrices are the pager's.
-        h: [T, hidden] float32.
-        rotation: cos, sin of `rope_table`, [T, head_dim / 2] float32.
-        cache: keys, values [KH, C, Dp] float32 as `kv_append` takes them; the rows' own are put at pos...
+        h: [T, hidden] float32: a chain of rows at positions pos.., then S siblings.
+        rotation: cos, sin of `rope_table` at each row's position, [T, head_dim / 2] float32.
+        cache: keys, values [KH, C, Dp] float32 as `kv_append` takes them; the rows' own are put at pos.., those of
+            sibling s at pos + T - S + s; pos + T <= C.
+        depths: [S] int64, or None for no siblings. Sibling s stands at position pos + depths[s] instead of the chain's
+            row there and sees the cache and the chain before it: its bits are those of the last row of that path.
+            From 1 to T - S - 1. `kv_move` brings its key and value to its position.
     """
-    ctx.table["decoder_layer"](pager, layer, h, *rotation, *cache, pos)
+    ctx.table["decoder_layer"](pager, layer, h, *rotation, *cache, pos, depths)
 
 
 def bad_verify(

@@ -65,6 +65,7 @@ BINDERS: dict[str, Callable[[Any], Callable[..., Any]]] = {
     "rope_table": _plain(_native.rope_table),
     "rope": _pooled(_native.rope),
     "kv_append": _plain(_native.kv_append),
+    "kv_move": _plain(_native.kv_move),
     "attend": _pooled(_native.attend),
     "swiglu": _pooled(_native.swiglu),
     "decoder_layer": _decoder_layer,

@@ -24,6 +24,7 @@ __all__ = [
     "decoder_layer",
     "embed_rows",
     "kv_append",
+    "kv_move",
     "paged_linear",
     "paged_linear_transposed",
     "rms_norm",
@@ -75,6 +76,18 @@ def kv_append(k: F32, v: F32, k_cache: F32, v_cache: F32, pos: int) -> None:
     for cache, values in ((k_cache, k), (v_cache, v)):
         cache[:, pos : pos + n_tokens, :dim] = values.transpose(1, 0, 2)
         cache[:, pos : pos + n_tokens, dim:] = 0.0
+
+
+def kv_move(k_cache: F32, v_cache: F32, source: int, target: int) -> None:
+    _expect("kv_move", "k_cache", k_cache, np.float32, (None, None, None))
+    _expect("kv_move", "v_cache", v_cache, np.float32, k_cache.shape)
+    _require("kv_move", "k_cache must have rows of a multiple of 16", k_cache.shape[2] % 16 == 0, k_cache.shape)
+    last = k_cache.shape[1] - 1
+    for position in (source, target):
+        rule = f"source and target must be from 0 to capacity - 1 = {last}"
+        _require("kv_move", rule, 0 <= position <= last, position)
+    for cache in (k_cache, v_cache):
+        cache[:, target] = cache[:, source]
 
 
 def attend(q: F32, k_cache: F32, v_cache: F32, pos: int, window: int, scale: float) -> F32:
@@ -197,6 +210,7 @@ decoder_layer = composed(
     {
         "attend": attend,
         "kv_append": kv_append,
+        "kv_move": kv_move,
         "paged_linear": paged_linear,
         "rms_norm": rms_norm,
         "rope": rope,

@@ -19,6 +19,7 @@ OPS = (
     "rope_table",
     "rope",
     "kv_append",
+    "kv_move",
     "attend",
     "swiglu",
     "decoder_layer",

@@ -28,6 +28,7 @@ _SCHEMAS = (
     "rms_norm(Tensor x, Tensor weight, float eps, int ctx) -> Tensor",
     "rope(Tensor x, Tensor cos, Tensor sin, int ctx) -> Tensor",
     "kv_append(Tensor k, Tensor v, Tensor(a!) k_cache, Tensor(b!) v_cache, int pos, int ctx) -> ()",
+    "kv_move(Tensor(a!) k_cache, Tensor(b!) v_cache, int source, int target, int ctx) -> ()",
     "attend(Tensor q, Tensor k_cache, Tensor v_cache, int pos, int window, float scale, int ctx) -> Tensor",
     "swiglu(Tensor gate, Tensor up, int ctx) -> Tensor",
     "bad_verify(Tensor draft_ids, Tensor target_logits, float temperature, int? top_k, float? top_p, float? min_p, "
@@ -100,6 +101,10 @@ def _kv_append(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, pos: int,
     _run(ctx, "kv_append", _view(k), _view(v), _view(k_cache), _view(v_cache), pos)
 
 
+def _kv_move(k_cache: Tensor, v_cache: Tensor, source: int, target: int, ctx: int) -> None:
+    _run(ctx, "kv_move", _view(k_cache), _view(v_cache), source, target)
+
+
 def _attend(q: Tensor, k_cache: Tensor, v_cache: Tensor, pos: int, window: int, scale: float, ctx: int) -> Tensor:
     return torch.from_numpy(_run(ctx, "attend", _view(q), _view(k_cache), _view(v_cache), pos, window, scale))
 
@@ -163,6 +168,11 @@ def _fake_kv_append(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, pos:
         _check("kv_append", name, tensor, torch.float32, 3)
 
 
+def _fake_kv_move(k_cache: Tensor, v_cache: Tensor, source: int, target: int, ctx: int) -> None:
+    for name, tensor in (("k_cache", k_cache), ("v_cache", v_cache)):
+        _check("kv_move", name, tensor, torch.float32, 3)
+
+
 def _fake_attend(q: Tensor, k_cache: Tensor, v_cache: Tensor, pos: int, window: int, scale: float, ctx: int) -> Tensor:
     for name, tensor in (("q", q), ("k_cache", k_cache), ("v_cache", v_cache)):
         _check("attend", name, tensor, torch.float32, 3)
@@ -195,6 +205,7 @@ _KERNELS = {
     "rms_norm": (_rms_norm, _fake_rms_norm),
     "rope": (_rope, _fake_rope),
     "kv_append": (_kv_append, _fake_kv_append),
+    "kv_move": (_kv_move, _fake_kv_move),
     "attend": (_attend, _fake_attend),
     "swiglu": (_swiglu, _fake_swiglu),
     "bad_verify": (_bad_verify, _fake_bad_verify),

@@ -17,6 +17,7 @@ __all__ = [
     "bad_verify",
     "embed_rows",
     "kv_append",
+    "kv_move",
     "paged_linear",
     "paged_linear_transposed",
     "rms_norm",
@@ -60,6 +61,10 @@ def rope(ctx: OpContext, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def kv_append(ctx: OpContext, k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, pos: int) -> None:
     _OPS.kv_append(k, v, k_cache, v_cache, pos, id_of(ctx))
+
+
+def kv_move(ctx: OpContext, k_cache: Tensor, v_cache: Tensor, source: int, target: int) -> None:
+    _OPS.kv_move(k_cache, v_cache, source, target, id_of(ctx))
 
 
 def attend(ctx: OpContext, q: Tensor, k_cache: Tensor, v_cache: Tensor, pos: int, window: int, scale: float) -> Tensor:
