@@ -50,19 +50,18 @@ class Text:
     n_accepted: int
 
 
-def cases(index: int, drafters: Sequence[str], block_sizes: Sequence[int], *, every: bool) -> Iterator[Case]:
-    """What prompt `index` is run through: each drafter with each block size, in every setting and under greedy and one
-    sampling law, or in one setting under one law, which change from prompt to prompt and case to case.
+def cases(index: int, plans: Sequence[tuple[str, int]], *, every: bool) -> Iterator[Case]:
+    """What prompt `index` is run through: each (drafter, block size) in every setting, greedily and under another law,
+    or in one setting under one law, which change from prompt to prompt and case to case.
     """
-    for row, drafter in enumerate(drafters):
-        for column, block_size in enumerate(block_sizes):
-            turn = index + 2 * row + column
-            if every:
-                laws = (0, 1 + turn % (len(LAWS) - 1))
-                yield from (Case(drafter, block_size, setting, law) for setting in SETTINGS for law in laws)
-            else:
-                law = (turn // len(SETTINGS) + row) % len(LAWS)
-                yield Case(drafter, block_size, SETTINGS[turn % len(SETTINGS)], law)
+    for row, (drafter, block_size) in enumerate(plans):
+        turn = index + row
+        if every:
+            laws = (0, 1 + turn % (len(LAWS) - 1))
+            yield from (Case(drafter, block_size, setting, law) for setting in SETTINGS for law in laws)
+        else:
+            law = (turn // len(SETTINGS) + row) % len(LAWS)
+            yield Case(drafter, block_size, SETTINGS[turn % len(SETTINGS)], law)
 
 
 @contextlib.contextmanager
@@ -116,8 +115,7 @@ def compare_prompt(
     prompt: Sequence[int],
     index: int,
     n_tokens: int,
-    drafters: Sequence[str],
-    block_sizes: Sequence[int],
+    plans: Sequence[tuple[str, int]],
     *,
     every: bool,
 ) -> Counter[str]:
@@ -129,7 +127,7 @@ def compare_prompt(
     plain = [
         Case("off", 0, setting, law) for setting in SETTINGS for law in ((0, 1) if every else (index % len(LAWS),))
     ]
-    for case in (*plain, *cases(index, drafters, block_sizes, every=every)):
+    for case in (*plain, *cases(index, plans, every=every)):
         if case.law not in truths:
             truths[case.law] = generate(models[SETTINGS[0]], prompt, n_tokens, speculate="off", **LAWS[case.law])
         truth = truths[case.law]
