@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ def cases(index: int, plans: Sequence[tuple[str, int]], *, every: bool) -> Itera
 
 
 @contextlib.contextmanager
-def loaded_models(path: Path, draft: Path) -> Iterator[dict[Setting, vx.Model]]:
+def loaded_models(path: Path, draft: Path) -> Generator[dict[Setting, vx.Model]]:
     """The model in every setting. The model that drafts has its weights in RAM, besides the share."""
     with contextlib.ExitStack() as stack:
         with vx.load(path) as whole, vx.load(draft) as second:

@@ -16,7 +16,7 @@ from vortex_engine.errors import CorruptTileError
 from vortex_engine.state import KVState
 
 N_TOKENS = 24
-DRAFTERS = ("prefix", "early_exit", "early_exit+prefix")
+DRAFTERS = ("prefix", "ngram", "early_exit", "ngram+prefix")
 PROMPTS = (
     [7, 300, 12, 12, 12, 45],
     [(i * 37 + 5) % 322 for i in range(40)],

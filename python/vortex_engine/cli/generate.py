@@ -53,6 +53,7 @@ def generate(
     speculate: SpeculateOption = "auto",
     block_size: BlockSizeOption = None,
     draft_model: DraftModelOption = None,
+    grams: Annotated[str | None, typer.Option(help="Table of `vortex grams build` that ngram drafts from too.")] = None,
     exact_copy_mode: Annotated[
         bool, typer.Option("--exact-copy-mode", help="For texts that copy from the prompt: draft from it alone.")
     ] = False,
@@ -81,7 +82,9 @@ def generate(
         "exact_copy_mode": exact_copy_mode,
     }
     asked = None if activations is None else activations.value
-    with vx.load(model, ram_budget=ram_budget, threads=threads, activations=asked, draft_model=draft_model) as loaded:
+    with vx.load(
+        model, ram_budget=ram_budget, threads=threads, activations=asked, draft_model=draft_model, grams=grams
+    ) as loaded:
         if as_json:
             with kept_on_interrupt("nothing was printed"):
                 result = loaded.generate(text, **options)

@@ -43,8 +43,8 @@ SpeculateOption = Annotated[
     str,
     typer.Option(
         "--speculate",
-        help="`auto`, `off`, or drafters joined by `+`: prefix, ngram, early_exit. The text is the same; drafting that "
-        "does not pay here is left alone.",
+        help="`auto`, `off`, or drafters joined by `+`: prefix, ngram, early_exit, model. The text is the same; "
+        "drafting that does not pay here is left alone.",
     ),
 ]
 BlockSizeOption = Annotated[

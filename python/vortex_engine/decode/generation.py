@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vortex_engine.decode.options import GenerationOptions
     from vortex_engine.decode.sampling import SamplingParams
     from vortex_engine.decode.second_model import SecondModel
+    from vortex_engine.grams import GramTable
     from vortex_engine.models.effort import Effort
     from vortex_engine.state import SequenceState
     from vortex_engine.tok import Tokenizer
@@ -37,6 +38,7 @@ class Loaded:
     tokenizer: Tokenizer
     costs: CostModel
     second: SecondModel | None
+    tables: tuple[GramTable, ...]
 
 
 class Generation:
@@ -64,7 +66,7 @@ class Generation:
         vocab_size = parts.decoder.config.vocab_size
         self._sampler = Sampler(parts.ctx, params, prompt_ids, vocab_size, constraint, options.entropy_top_k)
         source = DraftSource(
-            parts, self._draft_sweep, self.state, self._sampler, options, loaded.tokenizer, loaded.second
+            parts, self._draft_sweep, self.state, self._sampler, options, loaded.tokenizer, loaded.second, loaded.tables
         )
         self._drafters = make_drafters(source)
         self.planner = make_planner(self._drafters, loaded.costs, options)

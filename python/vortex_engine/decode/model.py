@@ -23,6 +23,7 @@ from vortex_engine.decode.second_model import SecondModel, budget_beside, load_s
 from vortex_engine.decode.speculation import check_drafters
 from vortex_engine.decode.stats import counter_deltas, generation_stats, machine_stats
 from vortex_engine.errors import BackendUnavailableError, VortexError
+from vortex_engine.grams import GramTable, check_tokenizer
 from vortex_engine.models.config import eos_token_ids
 from vortex_engine.models.effort import FULL, Effort
 from vortex_engine.tok import Tokenizer, load_tokenizer
@@ -48,6 +49,7 @@ def load(
     policy: str = "stable",
     activations: str | None = None,
     draft_model: str | os.PathLike[str] | None = None,
+    grams: str | os.PathLike[str] | None = None,
 ) -> Model:
     """Open a packed model; its weights are paged under a hard byte budget.
 
@@ -66,6 +68,8 @@ def load(
             take floats.
         draft_model: a small packed model that drafts where `speculate` names "model" or is "auto". All its weights are
             in RAM and count as part of `ram_budget`. Its tokenizer may be another one.
+        grams: a table made by `vortex grams build` with the model's tokenizer; the drafter "ngram" asks it where the
+            text itself says little.
 
     Raises:
         BudgetError: `ram_budget` is below the minimum, which the message names.
@@ -76,6 +80,7 @@ def load(
     """
     if draft_model is not None and ram_budget is not None:
         ram_budget = budget_beside(draft_model, ram_budget)
+    table = None if grams is None else GramTable.load(grams)
     parts = load_parts(
         path,
         device=device,
@@ -88,8 +93,10 @@ def load(
         activations=activations,
     )
     try:
+        if table is not None:
+            check_tokenizer(table, parts.directory.path)
         second = None if draft_model is None else load_second_model(draft_model, threads)
-        return Model(parts, load_tokenizer(parts.directory.path), second)
+        return Model(parts, load_tokenizer(parts.directory.path), second, table)
     except BaseException:
         parts.pager.close()
         raise
@@ -102,14 +109,20 @@ class Model:
     sweep over the weights run at a time. An interrupted or abandoned one leaves the model as it was.
     """
 
-    def __init__(self, parts: LoadedParts, tokenizer: Tokenizer, second: SecondModel | None = None) -> None:
+    def __init__(
+        self,
+        parts: LoadedParts,
+        tokenizer: Tokenizer,
+        second: SecondModel | None = None,
+        table: GramTable | None = None,
+    ) -> None:
         self._parts = parts
         self._second = second
         self._decoder = parts.decoder
         self._tokenizer = tokenizer
         directory, config = parts.directory, parts.decoder.config
         self._eos = eos_token_ids(directory.config, directory.generation_config or {}, config.vocab_size)
-        self._loaded = Loaded(parts, self._forward, tokenizer, CostModel(), second)
+        self._loaded = Loaded(parts, self._forward, tokenizer, CostModel(), second, () if table is None else (table,))
         self._lock = threading.Lock()
         self._closed = False
 
@@ -162,8 +175,8 @@ class Model:
             stop: strings that end the text and are not part of it.
             ignore_eos: go on after an EOS.
             escape_restrict: the output's bytes are valid UTF-8: a token that would break a character is not chosen.
-            speculate: "auto", the default, "off", or drafters joined by "+": prefix, ngram, early_exit. The output is
-                the same bit for bit, and a drafter that does not pay on this machine is left alone.
+            speculate: "auto", the default, "off", or drafters joined by "+": prefix, ngram, early_exit, model. The
+                output is the same bit for bit, and a drafter that does not pay on this machine is left alone.
             block_size: draft so many tokens in every block, whatever it costs; by default measurements decide.
             min_confidence: a draft whose estimated probability is lower ends its block.
             entropy_top_k: drafters estimate that probability among so many of the most likely tokens.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from vortex_engine.decode.cost import CostModel
 from vortex_engine.decode.drafters.early_exit import early_exit_drafter
 from vortex_engine.decode.drafters.model import ModelDrafter
+from vortex_engine.decode.drafters.ngram import NgramDrafter
 from vortex_engine.decode.drafters.prefix import prefix_drafter
 from vortex_engine.decode.drafters.retokenise import RetokenisingDrafter
 from vortex_engine.decode.planner import Planner
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from vortex_engine.decode.options import GenerationOptions
     from vortex_engine.decode.sampler import Sampler
     from vortex_engine.decode.second_model import SecondModel
+    from vortex_engine.grams import GramTable
     from vortex_engine.state import SequenceState
     from vortex_engine.tok import Tokenizer
 
@@ -38,6 +40,12 @@ class DraftSource:
     options: GenerationOptions
     tokenizer: Tokenizer
     second: SecondModel | None
+    tables: tuple[GramTable, ...]
+
+    @property
+    def max_block(self) -> int:
+        """The most drafts of a block."""
+        return self.options.block_size or _MAX_BLOCK
 
 
 def _prefix(source: DraftSource) -> Drafter:
@@ -49,6 +57,10 @@ def _early_exit(source: DraftSource) -> Drafter:
     return early_exit_drafter(source.sweep, source.state, source.sampler, n_layers)
 
 
+def _ngram(source: DraftSource) -> Drafter:
+    return NgramDrafter(source.tables, "prompt" if source.options.exact_copy_mode else "all", source.max_block)
+
+
 def _model(source: DraftSource) -> Drafter:
     assert source.second is not None  # checked with the arguments
     path = source.parts.directory.tokenizer_path
@@ -58,6 +70,7 @@ def _model(source: DraftSource) -> Drafter:
 
 
 _MAKERS: dict[str, Callable[[DraftSource], Drafter]] = {
+    "ngram": _ngram,
     "prefix": _prefix,
     "early_exit": _early_exit,
     "model": _model,
@@ -79,7 +92,11 @@ def make_drafters(source: DraftSource) -> list[Drafter]:
     names = source.options.drafters
     if source.options.speculate == "auto":
         # Prefixes that are the whole weights draft at the price of the model itself.
-        available = {"model": source.second is not None, "prefix": source.parts.decoder.has_residuals}
+        available = {
+            "ngram": True,
+            "model": source.second is not None,
+            "prefix": source.parts.decoder.has_residuals,
+        }
         names = tuple(name for name, is_there in available.items() if is_there)
     return [_MAKERS[name](source) for name in names]
 
