@@ -20,7 +20,7 @@ namespace {
 constexpr int64_t kMaxVocab = int64_t{1} << 22;  // sums of 2^22 weights of up to 2^40 fit
 constexpr int64_t kMaxPosition = int64_t{1} << 62;
 constexpr int64_t kIdsPerShare = 256 * kSampleBlock;  // below this, waking a thread costs more than the work
-constexpr double kMaxInverse = 1e300;                 // keeps (logit - top) / temperature from being 0 times infinity
+constexpr double kMaxInverse = 1e260;                 // keeps the distance of two float32 over any temperature finite
 constexpr double kLog2e = 1.4426950408889634074;
 constexpr double kMostNoise = 36.8;  // -log(-log(1 - 2^-53)) is 36.74
 constexpr int kFewIds = 12;          // in a block: fewer than this are cheaper one by one than all 64 at once
