@@ -81,11 +81,11 @@ class HuggingFaceTokenizer:
         return token_id not in self._special and bool(self._inner.id_to_token(token_id))
 
     def token_bytes(self, token_id: int) -> bytes:
-        if not self._has_text(token_id):
+        token = self._inner.id_to_token(token_id)
+        if not token or token_id in self._special:
             return b""
         if token_id in self._byte_ids:
             return self._byte_ids[token_id]
-        token = self._inner.id_to_token(token_id)
         if not self._byte_level:
             # Decoders treat the start of a text in their own ways, so the id is read after itself.
             once, twice = self.decode([token_id]), self.decode([token_id, token_id])
