@@ -7,6 +7,7 @@
 #include <functional>
 #include <limits>
 #include <mutex>
+#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
@@ -20,7 +21,7 @@ namespace {
 constexpr int64_t kMaxVocab = int64_t{1} << 22;  // sums of 2^22 weights of up to 2^40 fit
 constexpr int64_t kMaxPosition = int64_t{1} << 62;
 constexpr int64_t kIdsPerShare = 256 * kSampleBlock;  // below this, waking a thread costs more than the work
-constexpr double kMaxInverse = 1e300;                 // keeps (logit - top) / temperature from being 0 times infinity
+constexpr double kMaxInverse = 1e260;                 // keeps the distance of two float32 over any temperature finite
 constexpr double kLog2e = 1.4426950408889634074;
 constexpr double kMostNoise = 36.8;  // -log(-log(1 - 2^-53)) is 36.74
 constexpr int kFewIds = 12;          // in a block: fewer than this are cheaper one by one than all 64 at once
@@ -30,17 +31,6 @@ constexpr double kLastDistance = 30.0;  // a weight of e^-30 is 0 in units of 2^
 
 [[noreturn]] void fail(const std::string& rule, const std::string& value) {
   throw ArgumentError("[bad_verify] " + rule + ", got " + value);
-}
-
-const BadVerifyKernels& kernels(Simd level) {
-#if defined(__x86_64__)
-  if (level == Simd::avx512) return avx512::kBadVerify;
-  if (level == Simd::avx2) return avx2::kBadVerify;
-#elif defined(__aarch64__)
-  if (level == Simd::neon) return neon::kBadVerify;
-#endif
-  (void)level;
-  return scalar::kBadVerify;
 }
 
 // log x for finite x > 0, within 2 ulp. x = 2^k * m with m in [sqrt(1/2), sqrt(2)); log m = 2 atanh((m - 1) / (m + 1)),
@@ -97,7 +87,7 @@ Scratch& thread_scratch() {
 class Row {
  public:
   Row(Pool& pool, const float* x, int64_t n)
-      : pool_(pool), kernels_(kernels(pool.simd)), scratch_(thread_scratch()), x_(x), n_(n) {}
+      : pool_(pool), kernels_(bad_verify_kernels(pool.simd)), scratch_(thread_scratch()), x_(x), n_(n) {}
 
   int64_t choose(const SamplingLaw& law, uint64_t seed, int64_t position) {
     find_top(position);
@@ -150,12 +140,13 @@ class Row {
   // All logits of at least `threshold`, ascending by id, to scratch_.values.
   void gather(float threshold) {
     auto& values = scratch_.values;
-    values.clear();
+    values.resize(std::max<size_t>(values.size(), n_));
+    n_values_ = 0;
     for (int64_t block = 0; block < n_blocks(); ++block) {
       if (!(scratch_.maxima[block] >= threshold)) continue;
       const float* x = x_ + block * kSampleBlock;
       uint64_t mask = kernels_.at_least(x, block_size(block), threshold);
-      for (; mask != 0; mask &= mask - 1) values.push_back(x[std::countr_zero(mask)]);
+      for (; mask != 0; mask &= mask - 1) values[n_values_++] = x[std::countr_zero(mask)];
     }
   }
 
@@ -170,59 +161,84 @@ class Row {
       bound = ranked[k - 1];
     }
     gather(bound);
-    ranked = scratch_.values;
+    float* values = scratch_.values.data();
+    ranked.assign(values, values + n_values_);
     std::nth_element(ranked.begin(), ranked.begin() + (k - 1), ranked.end(), std::greater<float>());
     const float threshold = ranked[k - 1];
-    std::erase_if(scratch_.values, [=](float x) { return x < threshold; });
+    n_values_ = std::remove_if(values, values + n_values_, [=](float x) { return x < threshold; }) - values;
     return threshold;
   }
 
   // The smallest logit of the smallest set of most likely ids that holds top_p of the mass. The set is one of
   // scratch_.values if `gathered`, else of the row.
   float nucleus_edge(double top_p, bool gathered) {
-    auto& values = scratch_.values;
     std::atomic<uint64_t> sum{0};
     if (gathered)
-      sum = kernels_.mass(values.data(), static_cast<int64_t>(values.size()), scale_);
+      sum = kernels_.mass(scratch_.values.data(), n_values_, scale_);
     else
       share([&](int64_t begin, int64_t end) { sum += kernels_.mass(x_ + begin, end - begin, scale_); });
     const uint64_t total = sum;
     const uint64_t wanted = std::min(static_cast<uint64_t>(std::ceil(top_p * static_cast<double>(total))), total);
-    if (!gathered) gather(outside_nucleus(total - wanted));
-
-    const auto n = static_cast<int64_t>(values.size());
-    scratch_.weights.resize(n);
-    kernels_.weights(values.data(), n, scale_, scratch_.weights.data());
-    // Bins of falling probability: only the one that holds the edge has to be sorted.
-    const double farthest = std::min(-score(*std::min_element(values.begin(), values.end())), kLastDistance);
-    const double bins_per_score = farthest > 1e-290 ? (kBins - 1) / farthest : 0.0;
-    auto bin_of = [&](float x) {
-      return std::min(static_cast<int>(std::min(-score(x), kLastDistance) * bins_per_score), kBins - 1);
-    };
-    uint64_t bins[kBins] = {};
-    for (int64_t i = 0; i < n; ++i) bins[bin_of(values[i])] += scratch_.weights[i];
-    uint64_t before = 0;
-    int edge = 0;
-    while (edge < kBins - 1 && before + bins[edge] < wanted) before += bins[edge++];
-    auto& inside = scratch_.edge_bin;
-    inside.clear();
-    for (int64_t i = 0; i < n; ++i)
-      if (bin_of(values[i]) == edge) inside.emplace_back(values[i], scratch_.weights[i]);
-    std::sort(inside.begin(), inside.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
-    size_t last = 0;
-    for (before += inside[0].second; before < wanted; before += inside[last].second) ++last;
-    return inside[last].first;
+    if (!gathered) gather(outside_nucleus(total - wanted, n_));
+    narrow(wanted);
+    return edge_of(wanted);
   }
 
-  // A logit below the nucleus, given the mass that may stay outside of it: ids of less than the n-th part of that mass
-  // can all stay outside.
-  float outside_nucleus(uint64_t spare) const {
-    const uint64_t each = spare / static_cast<uint64_t>(n_);
+  // A logit below the nucleus of n ids, given the mass that may stay outside of it: ids of less than the n-th part of
+  // that mass can all stay outside.
+  float outside_nucleus(uint64_t spare, int64_t n) const {
+    const uint64_t each = spare / static_cast<uint64_t>(n);
     if (each < 2) return kNothing;
     const double distance = (40.0 - std::log2(static_cast<double>(each - 1))) / kLog2e + 1e-6;
     const double logit = scale_.top - distance / scale_.inverse;
     const double lower = logit - 1e-6 * std::abs(logit);  // more than rounding moves, here and in the scores
     return static_cast<float>(std::max(lower, -static_cast<double>(std::numeric_limits<float>::max())));
+  }
+
+  // Weighs scratch_.values and leaves out what lies below the nucleus, while that is much.
+  void narrow(uint64_t wanted) {
+    float* values = scratch_.values.data();
+    scratch_.weights.resize(std::max<size_t>(scratch_.weights.size(), n_values_));
+    uint64_t* weights = scratch_.weights.data();
+    kernels_.weights(values, n_values_, scale_, weights);
+    for (;;) {
+      const uint64_t inside = std::accumulate(weights, weights + n_values_, uint64_t{0});
+      const float threshold = outside_nucleus(inside - wanted, n_values_);
+      int64_t n_left = 0;
+      for (int64_t i = 0; i < n_values_; ++i) {
+        values[n_left] = values[i];
+        weights[n_left] = weights[i];
+        n_left += values[i] >= threshold ? 1 : 0;
+      }
+      const bool is_done = n_left > n_values_ / 4 * 3;
+      n_values_ = n_left;
+      if (is_done) return;
+    }
+  }
+
+  // The smallest of the largest of scratch_.values whose weights add up to `wanted`.
+  float edge_of(uint64_t wanted) {
+    const float* values = scratch_.values.data();
+    const uint64_t* weights = scratch_.weights.data();
+    // Bins of falling probability: only the one that holds the edge has to be sorted.
+    const double farthest = std::min(-score(*std::min_element(values, values + n_values_)), kLastDistance);
+    const double bins_per_score = farthest > 1e-290 ? (kBins - 1) / farthest : 0.0;
+    auto bin_of = [&](float x) {
+      return std::min(static_cast<int>(std::min(-score(x), kLastDistance) * bins_per_score), kBins - 1);
+    };
+    uint64_t bins[kBins] = {};
+    for (int64_t i = 0; i < n_values_; ++i) bins[bin_of(values[i])] += weights[i];
+    uint64_t before = 0;
+    int edge = 0;
+    while (edge < kBins - 1 && before + bins[edge] < wanted) before += bins[edge++];
+    auto& inside = scratch_.edge_bin;
+    inside.clear();
+    for (int64_t i = 0; i < n_values_; ++i)
+      if (bin_of(values[i]) == edge) inside.emplace_back(values[i], weights[i]);
+    std::sort(inside.begin(), inside.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
+    size_t last = 0;
+    for (before += inside[0].second; before < wanted; before += inside[last].second) ++last;
+    return inside[last].first;
   }
 
   // The id's uniform is this plus 2^-53, and both are exact.
@@ -284,6 +300,7 @@ class Row {
   Scratch& scratch_;
   const float* x_;
   int64_t n_;
+  int64_t n_values_ = 0;  // of scratch_.values and scratch_.weights in use
   float top_ = 0.0f;
   int64_t top_id_ = 0;
   ScoreScale scale_{};
@@ -299,6 +316,17 @@ void check_law(const SamplingLaw& law) {
 }
 
 }  // namespace
+
+const BadVerifyKernels& bad_verify_kernels(Simd level) {
+#if defined(__x86_64__)
+  if (level == Simd::avx512) return avx512::kBadVerify;
+  if (level == Simd::avx2) return avx2::kBadVerify;
+#elif defined(__aarch64__)
+  if (level == Simd::neon) return neon::kBadVerify;
+#endif
+  (void)level;
+  return scalar::kBadVerify;
+}
 
 Verdict bad_verify(Pool& pool, std::span<const int64_t> draft_ids, std::span<const float> target_logits, int64_t vocab,
                    const SamplingLaw& law, uint64_t seed, int64_t position) {

@@ -6,8 +6,11 @@
 #include <span>
 
 #include "common/pool.h"
+#include "ops/bad_verify_kernels.h"
 
 namespace vx {
+
+const BadVerifyKernels& bad_verify_kernels(Simd level);
 
 // Temperature, then top-k, top-p and min-p, then one draw; the comments name the values that turn a filter off.
 struct SamplingLaw {

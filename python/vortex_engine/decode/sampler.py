@@ -148,6 +148,10 @@ class Sampler:
                 self._states.pop()
 
     def _processed(self, logits: NDArray[np.float32], n_after: int) -> NDArray[np.float32]:
+        """The row after processors and constraint; itself where they leave it alone."""
+        allowed = None if self._constraint is None else self._constraint.allowed(self._states[-1])
+        if self._history is None and allowed is None:
+            return logits
         row = logits.copy()
         if self._history is not None:
             for processor in self._processors:
@@ -157,7 +161,6 @@ class Sampler:
                     f"no_repeat_ngram={self._params.no_repeat_ngram} forbids every id at position "
                     f"{self._length + n_after}; raise it or leave it out"
                 )
-        allowed = None if self._constraint is None else self._constraint.allowed(self._states[-1])
         if self._constraint is not None and allowed is not None:
             was_possible = row.max() > -np.inf
             row[~allowed] = -np.inf

@@ -19,8 +19,8 @@ _MIX_2 = 0x94D049BB133111EB
 # Weights are integers in units of 2^-40 of the largest, so that sums of them do not depend on an order.
 _WEIGHT_ONE = 2.0**40
 _MAX_VOCAB = 2**22
-# 1 / temperature at most: a distance of two float32 times this is finite or far beyond any noise.
-_MAX_INVERSE = 1e300
+# 1 / temperature at most: a distance of two float32 times this is finite, and beyond any noise unless it is zero.
+_MAX_INVERSE = 1e260
 
 
 def bad_verify(
@@ -104,8 +104,7 @@ def uniforms(ids: NDArray[np.int64], seed: int, position: int) -> NDArray[np.flo
 
 def _scores(logits: NDArray[np.float32], top: float, law: SamplingLaw) -> NDArray[np.float64]:
     inverse = min(1.0 / float(law.temperature), _MAX_INVERSE)
-    with np.errstate(over="ignore"):  # an infinite distance is what a tiny temperature asks for
-        return (logits.astype(np.float64) - top) * inverse
+    return (logits.astype(np.float64) - top) * inverse
 
 
 def _mix(bits: int) -> int:

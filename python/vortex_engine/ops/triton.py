@@ -25,6 +25,7 @@ def _kernel(module: str, name: str) -> Callable[[Any], Callable[..., Any]]:
 
 
 BINDERS: dict[str, Callable[[Any], Callable[..., Any]]] = {
+    "bad_verify": _kernel("bad_verify", "bad_verify_arrays"),
     "paged_linear": _kernel("resident", "paged_linear_arrays"),
     "tile_decode": _kernel("tile_decode", "decode_bytes"),
 }

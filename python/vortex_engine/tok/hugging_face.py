@@ -51,7 +51,7 @@ class HuggingFaceTokenizer:
         self._special = frozenset(token_id for token_id, token in added.items() if token.special)
         kinds = _decoder_kinds(inner)
         self._byte_level = kinds == {"ByteLevel"}
-        self._byte_ids: frozenset[int] = _byte_fallback_ids(inner) if "ByteFallback" in kinds else frozenset()
+        self._byte_ids: dict[int, bytes] = _byte_fallback_ids(inner) if "ByteFallback" in kinds else {}
         self._byte_of = _byte_level_alphabet() if self._byte_level else {}
 
     def encode(self, text: str) -> list[int]:
@@ -74,18 +74,22 @@ class HuggingFaceTokenizer:
 
     def stream(self, prompt_ids: Sequence[int] = ()) -> TextStream:
         if self._byte_level:
-            return ByteTextStream(self._token_bytes, prompt_ids)
+            return ByteTextStream(self.token_bytes, prompt_ids)
         return WindowTextStream(self.decode, self._has_text, self._byte_ids.__contains__, prompt_ids)
 
     def _has_text(self, token_id: int) -> bool:
         return token_id not in self._special and bool(self._inner.id_to_token(token_id))
 
-    def _token_bytes(self, token_id: int) -> bytes:
-        if token_id in self._special:
-            return b""
+    def token_bytes(self, token_id: int) -> bytes:
         token = self._inner.id_to_token(token_id)
-        if token is None:
+        if not token or token_id in self._special:
             return b""
+        if token_id in self._byte_ids:
+            return self._byte_ids[token_id]
+        if not self._byte_level:
+            # Decoders treat the start of a text in their own ways, so the id is read after itself.
+            once, twice = self.decode([token_id]), self.decode([token_id, token_id])
+            return (twice[len(once) :] if twice.startswith(once) else token).encode()
         try:
             return bytes([self._byte_of[character] for character in token])
         except KeyError:
@@ -101,9 +105,9 @@ def _decoder_kinds(inner: Any) -> set[str]:
     return {part["type"] for part in parts}
 
 
-def _byte_fallback_ids(inner: Any) -> frozenset[int]:
-    found = (inner.token_to_id(f"<0x{byte:02X}>") for byte in range(256))
-    return frozenset(token_id for token_id in found if token_id is not None)
+def _byte_fallback_ids(inner: Any) -> dict[int, bytes]:
+    found = ((inner.token_to_id(f"<0x{byte:02X}>"), bytes([byte])) for byte in range(256))
+    return {token_id: byte for token_id, byte in found if token_id is not None}
 
 
 def _byte_level_alphabet() -> dict[str, int]:

@@ -42,6 +42,10 @@ class Tokenizer(Protocol):
         """The text of ids, without special tokens; bytes that are no UTF-8 read as U+FFFD."""
         ...
 
+    def token_bytes(self, token_id: int) -> bytes:
+        """What an id adds to a text that goes on: perhaps a part of a character; nothing for special tokens."""
+        ...
+
     def stream(self, prompt_ids: Sequence[int] = ()) -> TextStream:
         """The text that follows the prompt's text, id by id."""
         ...
