@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Literal, Protocol
 
 from vortex_engine import _native
@@ -33,12 +33,13 @@ class NgramDrafter:
 
     Args:
         tables: corpus tables, asked in their order where the sequence itself says little.
-        source: "prompt" drafts only spans of the ids of the first `accept`; "all" those of the output too.
+        source: "prompt" drafts only spans of what the first `accept` brings; "all" those of the output too.
         max_draft: most tokens of one draft.
         max_tokens: memory is bounded by this many ids at about 120 bytes each; the older half is forgotten then.
     """
 
     name = "ngram"
+    is_eager = True
 
     def __init__(
         self,
@@ -69,7 +70,7 @@ class NgramDrafter:
         if self._tables:
             self._end.extend(token_ids)
 
-    def draft(self) -> Iterator[tuple[int, float]]:
+    def draft(self) -> Generator[tuple[int, float]]:
         """Ids that may follow, each with the probability that it is right if those before it are."""
         ids, probabilities = self._index.draft(self._max_draft)
         if self._tables and (not ids or probabilities[0] < _SURE):
