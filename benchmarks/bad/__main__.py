@@ -22,6 +22,7 @@ from benchmarks.machine import RESULTS, measure
 
 FIGURES = {
     "limited": "a predictable gigabyte over the RAM budget: plain, BAD, llama.cpp with n-gram lookup",
+    "ngram": "accepted tokens a step of n-gram drafting, beside suffix decoding and prompt lookup",
     "acceptance": "tokens a sweep of the drafters, speculation on random text, time of a rollback",
 }
 

@@ -36,7 +36,7 @@ def build_traces(data: Path, split: str, n_files: int, seed: int = 0) -> list[Tr
     """Traces of a split, "tune" or "held-out"; their files are of different repositories.
 
     - edit: a file and an instruction, then the file with 2 to 12 edits of `ngram_edits`;
-    - twin: a file, then another of its repository that shares 35 to 95 % of its lines (nobody made these edits up);
+    - twin: a file, then another of its repository that shares 50 to 95 % of its lines (nobody made these edits up);
     - fix: QuixBugs, the buggy program, then the correct one;
     - completion: HumanEval and MBPP tasks, then what Qwen2.5-Coder-1.5B wrote, which mostly repeats the task;
     - random: ids without any structure.
@@ -100,7 +100,7 @@ def _twins(files: list[dict[str, Any]], rng: random.Random, n: int) -> Iterator[
                     if a < b:
                         shared[a, b] += 1
     found_pairs = [
-        (a, b) for (a, b), count in sorted(shared.items()) if 0.35 <= count / max(len(lines[a]), len(lines[b])) <= 0.95
+        (a, b) for (a, b), count in sorted(shared.items()) if 0.5 <= count / max(len(lines[a]), len(lines[b])) <= 0.95
     ]
     rng.shuffle(found_pairs)
     used: set[int] = set()

@@ -33,7 +33,7 @@ class NgramDrafter:
 
     Args:
         tables: corpus tables, asked in their order where the sequence itself says little.
-        source: "prompt" drafts only spans of the ids of the first `accept`; "all" those of the output too.
+        source: "prompt" drafts only spans of what the first `accept` brings; "all" those of the output too.
         max_draft: most tokens of one draft.
         max_tokens: memory is bounded by this many ids at about 120 bytes each; the older half is forgotten then.
     """
