@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bad.run_llama import LOOKUPS, continuations
-from benchmarks.bad.setting import SpeculationSetting, kv_bytes
+from benchmarks.bad.setting import SpeculationSetting, is_available, kv_bytes
 from benchmarks.c3.isolation import MemoryGroup, drop_page_cache, memory_group, run_alone
 from benchmarks.c3.report import Figure, MissingPeerError, ratio
 from benchmarks.machine import print_table, spread
@@ -83,9 +83,10 @@ def measure(setting: SpeculationSetting) -> Figure:
     runs: dict[tuple[str, float], _Contender] = {}
     lookup = _fastest_lookup(setting, figure, prompts, n_new)
     n_different: dict[float, int] = defaultdict(int)
+    engines = [engine for engine, speculate in _SPECULATE.items() if is_available(speculate)]
     for _ in range(setting.rounds(3)):
         for share in SHARES:
-            for engine in _SPECULATE if share == MAIN_SHARE else _EVERYWHERE:
+            for engine in engines if share == MAIN_SHARE else _EVERYWHERE:
                 contender = runs.setdefault((engine, share), _Contender(engine, share))
                 n_tokens = min(n_new, _PLAIN_TOKENS) if engine == PLAIN and share < 1 else n_new
                 result = _ours(setting, packed, prompts, n_tokens, engine, share)
