@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import vortex_engine as vx
-from benchmarks.bad.setting import SpeculationSetting
+from benchmarks.bad.setting import SpeculationSetting, is_available
 from benchmarks.c3.report import Figure, MissingPeerError
 from benchmarks.machine import print_table, spread
 from vortex_engine.decode.load import model_path
@@ -55,7 +55,7 @@ def _measure_drafters(setting: SpeculationSetting, figure: Figure, name: str, pa
     with vx.load(path, threads=setting.threads) as model:
         prompts = {kind: setting.prompt_ids(path, n_prompts, kind, max_tokens=_PROMPT_TOKENS) for kind in KINDS}
         expected = {kind: _continue(model, prompts[kind], speculate="off") for kind in KINDS}
-        for drafter in DRAFTERS:
+        for drafter in filter(is_available, DRAFTERS):
             total = {"tokens": 0, "sweeps": 0.0, "drafted": 0, "accepted": 0}
             by_kind: dict[str, float] = {}
             for kind in KINDS:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bad.run_llama import LOOKUPS, continuations
-from benchmarks.bad.setting import SpeculationSetting, kv_bytes
+from benchmarks.bad.setting import SpeculationSetting, is_available, kv_bytes
 from benchmarks.c3.isolation import MemoryGroup, drop_page_cache, memory_group, run_alone
 from benchmarks.c3.report import Figure, MissingPeerError, ratio
 from benchmarks.machine import print_table, spread
@@ -25,9 +25,8 @@ from benchmarks.machine import print_table, spread
 SHARES = (1.0, 0.6, 0.4, 0.25)  # of the bf16 bytes
 MAIN_SHARE = 0.4
 PLAIN, BAD = "plain", "BAD"
-# What `speculate` is called in tables; the drafters alone are there to tell who does it.
-_SPECULATE = {PLAIN: "off", BAD: "auto", "prefix": "prefix", "ngram": "ngram", "ngram+prefix": "ngram+prefix"}
-_EVERYWHERE = (PLAIN, BAD)
+_ALONE = ("prefix", "ngram", "ngram+prefix")  # drafters that tell who does it
+_SPECULATE = {PLAIN: "off", BAD: "auto"} | {drafter: drafter for drafter in _ALONE}
 _LLAMA, _LOOKUP = "llama.cpp", "llama.cpp, n-gram lookup"
 _BESIDES = 90_000_000
 _NEW_TOKENS, _WARM_UP_TOKENS = 128, 8
@@ -83,15 +82,18 @@ def measure(setting: SpeculationSetting) -> Figure:
     runs: dict[tuple[str, float], _Contender] = {}
     lookup = _fastest_lookup(setting, figure, prompts, n_new)
     n_different: dict[float, int] = defaultdict(int)
-    for _ in range(setting.rounds(3)):
+    alone = [engine for engine in _ALONE if is_available(_SPECULATE[engine])]
+    for turn in range(setting.rounds(3)):
         for share in SHARES:
-            for engine in _SPECULATE if share == MAIN_SHARE else _EVERYWHERE:
+            is_main = share == MAIN_SHARE
+            for engine in (PLAIN, BAD, *(alone if is_main and turn == 0 else ())):
                 contender = runs.setdefault((engine, share), _Contender(engine, share))
                 n_tokens = min(n_new, _PLAIN_TOKENS) if engine == PLAIN and share < 1 else n_new
                 result = _ours(setting, packed, prompts, n_tokens, engine, share)
-                n_different[share] += _count_different(expected, _texts(result))
+                n_different[share] += _count_different(expected, _texts(result), n_tokens)
                 _add_ours(contender, result)
-            if lookup is not None:
+            # What is neither ours nor in a claim is slow, and once is enough.
+            if lookup is not None and (is_main or turn == 0):
                 _add_llama(setting, figure, runs, prompts, n_new, lookup, share, expected)
     figure.entries = [contender.entry(setting) for contender in runs.values() if contender.speeds]
     figure.facts["different_tokens"] = {f"{share:g}": n_different[share] for share in SHARES}
@@ -127,9 +129,12 @@ def _texts(result: dict[str, Any]) -> list[list[int]]:
     return [answer["token_ids"] for answer in result["answers"]]
 
 
-def _count_different(expected: list[list[int]], found: list[list[int]]) -> int:
-    """Tokens that are not those of the expected texts, which may go on longer."""
-    return sum(a != b for want, got in zip(expected, found, strict=True) for a, b in zip(want, got, strict=False))
+def _count_different(expected: list[list[int]], found: list[list[int]], n_tokens: int) -> int:
+    """Of the first `n_tokens` of each text, those that are missing or not the expected ones."""
+    return sum(
+        sum(a != b for a, b in zip(want[:n_tokens], got[:n_tokens], strict=False)) + abs(n_tokens - len(got))
+        for want, got in zip(expected, found, strict=True)
+    )
 
 
 def _add_ours(contender: _Contender, result: dict[str, Any]) -> None:
@@ -186,7 +191,7 @@ def _add_llama(
         contender.speeds.append(_llama_speed(answers))
         contender.details = {key: sum(answer[key] for answer in answers) for key in ("n_drafted", "n_accepted")}
         # bf16 sums in another order: a near tie may fall the other way, and the texts part there.
-        contender.details["tokens_unlike_ours"] = _count_different(expected, _texts({"answers": answers}))
+        contender.details["tokens_unlike_ours"] = _count_different(expected, _texts({"answers": answers}), n_tokens)
 
 
 def _llama(

@@ -31,6 +31,7 @@ import vortex_engine
 from benchmarks.bad.compare import LAWS, SETTINGS, compare_prompt, loaded_models
 from benchmarks.bad.prompts import DATA, read_prompts
 from benchmarks.bad.random_models import ARCHITECTURES, write_random_model
+from benchmarks.bad.setting import is_available
 from benchmarks.c3.report import Figure
 from benchmarks.machine import RESULTS, measure
 from vortex_engine.c3.pack import pack
@@ -82,7 +83,7 @@ def run_task(task: Task) -> dict[str, int]:
 def drafter_plans(block_sizes: Sequence[int]) -> tuple[tuple[str, int], ...]:
     """(drafter, block size): each drafter alone with each size, and those that are chosen together."""
     alone = [(drafter, size) for drafter in DRAFTER_NAMES for size in block_sizes]
-    together = ["auto"] + [f"ngram+{other}" for other in ("prefix", "model") if "ngram" in DRAFTER_NAMES]
+    together = [names for names in ("auto", "ngram+prefix", "ngram+model") if is_available(names)]
     return (*alone, *((names, size) for names in together for size in (8, 0)))
 
 

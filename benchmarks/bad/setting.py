@@ -15,6 +15,7 @@ from benchmarks.c3.report import MissingPeerError
 from benchmarks.c3.setting import Setting
 from benchmarks.make_model import make_model
 from vortex_engine.decode.load import model_path
+from vortex_engine.decode.options import DRAFTER_NAMES
 from vortex_engine.tok import load_tokenizer
 
 
@@ -79,6 +80,11 @@ class SpeculationSetting(Setting):
         tokenizer = load_tokenizer(model)
         ids = [tokenizer.encode(prompt.text) for prompt in read_prompts(n, kinds, self.data)]
         return ids if max_tokens is None else [prompt[-max_tokens:] for prompt in ids]
+
+
+def is_available(speculate: str) -> bool:
+    """Whether this package has the drafters that `speculate` names."""
+    return speculate in ("off", "auto") or set(speculate.split("+")) <= set(DRAFTER_NAMES)
 
 
 def kv_bytes(model: Path, n_positions: int) -> int:
