@@ -215,6 +215,7 @@ def test_the_drafter_follows_verified_blocks(pack: Callable[..., Path]) -> None:
             mark = state.snapshot()
             # Another drafter's rows, of less effort, come and go.
             decoder.forward(IDS[:1], state, "last", Effort("prefix"))
+            assert list(drafter.draft()) == []
             state.rollback(mark)
             assert list(drafter.draft()) == before
             decoder.forward(np.append(IDS[4:], 9), state, "all")
