@@ -10,16 +10,19 @@ if TYPE_CHECKING:
 
 __all__ = ["belady_bytes_per_sweep", "best_byte_hit_rate", "sweep_tile_bytes"]
 
-_EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
+_EMBEDDING, _HEAD, _MULTI_TOKEN = "model.embed_tokens.weight", "lm_head.weight", "mtp."
 
 
 def sweep_tile_bytes(directory: C3Directory) -> list[int]:
-    """Stored sizes of the tiles that every sweep visits; an embedding with a head of its own is only looked up."""
+    """Stored sizes of the tiles that every sweep visits.
+
+    An embedding with a head of its own is only looked up, multi-token heads are read while drafting.
+    """
     looked_up = {_EMBEDDING} if _HEAD in directory.matrices else set[str]()
     return [
         int(n_bytes)
         for name, matrix in directory.matrices.items()
-        if name not in looked_up
+        if name not in looked_up and not name.startswith(_MULTI_TOKEN)
         for n_bytes in matrix.tiles.stored_bytes
     ]
 

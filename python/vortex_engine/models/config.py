@@ -14,7 +14,7 @@ from vortex_engine.models.fields import Fields, shown
 from vortex_engine.models.rope import RopeConfig
 from vortex_engine.models.rope_config import parse_rope
 
-__all__ = ["FAMILIES", "DecoderConfig", "eos_token_ids", "parse_config"]
+__all__ = ["FAMILIES", "MAX_MTP_K", "DecoderConfig", "eos_token_ids", "parse_config"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 _MAX_DIM = 2**31 - 1
 _MAX_LAYERS = 4096
+MAX_MTP_K = 8
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ class DecoderConfig:
     qk_norm: bool
     windows: tuple[int, ...]  # per layer; 0 attends to everything before
     rope: RopeConfig
+    mtp_k: int = 0  # multi-token heads, see models/multi_token.py
 
 
 def parse_config(config: dict[str, Any]) -> DecoderConfig:
@@ -141,6 +143,7 @@ def parse_config(config: dict[str, Any]) -> DecoderConfig:
         qk_norm=family.qk_norm,
         windows=_windows(fields, model_type, family, n_layers),
         rope=parse_rope(fields, max_positions),
+        mtp_k=fields.integer("mtp_k", 0, MAX_MTP_K, missing=0, null=0),
     )
 
 

@@ -15,9 +15,10 @@ from vortex_engine import ops
 from vortex_engine.layers import PagedLinear, RMSNorm
 from vortex_engine.models.config import DecoderConfig, parse_config
 from vortex_engine.models.effort import FULL, Effort
+from vortex_engine.models.multi_token import multi_token_heads
 from vortex_engine.models.rope import inverse_frequencies
 from vortex_engine.models.tensors import TensorTable
-from vortex_engine.state import KVState, SequenceState
+from vortex_engine.state import HiddenRows, KVState, SequenceState, hidden_rows
 
 if TYPE_CHECKING:
     from vortex_engine.c3.directory import C3Directory
@@ -43,7 +44,8 @@ class Decoder:
     """A decoder over a pager; the sequence's state is an argument, so one decoder serves many sequences in turn.
 
     `sweep` is the order of its matrices in a forward pass, `unused_tensors` what the checkpoint has besides;
-    `has_residuals` says whether the prefixes of its tiles are less than the whole.
+    `has_residuals` says whether the prefixes of its tiles are less than the whole; `multi_token` has the heads for
+    later tokens, or is None.
     """
 
     def __init__(
@@ -75,6 +77,8 @@ class Decoder:
                 [replace(layer, planes="prefix") for layer in layers], self._linear(head, activations, "prefix")
             ),
         }
+        output = {planes: parts.head for planes, parts in self._planes.items()}
+        self.multi_token = multi_token_heads(ctx, pager, wiring.table, config, output, activations)
         self.sweep = tuple(wiring.sweep)
         self.has_residuals = any(bool(matrix.tiles.residual_bytes.any()) for matrix in directory.matrices.values())
         self.unused_tensors = wiring.table.unused(tied_head=_HEAD if config.tie_word_embeddings else None)
@@ -83,7 +87,7 @@ class Decoder:
         """An empty sequence with room for `capacity` positions."""
         config = self.config
         kv = KVState(config.num_hidden_layers, config.num_key_value_heads, config.head_dim, capacity)
-        return SequenceState(kv)
+        return SequenceState(kv, [HiddenRows(config.hidden_size)] if self.multi_token else [])
 
     def activation_bytes_per_row(self) -> int:
         """An estimate of the temporaries that each row of a forward pass needs."""
@@ -113,10 +117,11 @@ class Decoder:
         for layer, cache in zip(planes.layers[: effort.n_layers], state.kv.layers, strict=False):
             ops.decoder_layer(self._ctx, self._pager, layer, h, rotation, cache, start)
         state.kv.length = start + n_rows
-        if logits == "none":
-            return np.empty((0, self.config.vocab_size), np.float32)
-        rows = h if logits == "all" else h[-1:]
-        return planes.head(self._norm(rows))[0]
+        rows = {"all": h, "last": h[-1:], "none": h[:0]}[logits]
+        normed = self._norm(rows) if len(rows) else rows
+        if kept := hidden_rows(state):
+            kept.append(n_rows, normed if effort == FULL else None)
+        return planes.head(normed)[0] if len(rows) else np.empty((0, self.config.vocab_size), np.float32)
 
     def _linear(self, rows: ops.Projections, activations: str, planes: str) -> PagedLinear:
         return PagedLinear(self._ctx, self._pager, rows.handles, rows.biases, activations, planes)

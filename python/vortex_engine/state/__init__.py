@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from vortex_engine.state.hidden import HiddenRows, hidden_rows
 from vortex_engine.state.kv import KVState
 from vortex_engine.state.sequence import SequenceState, StatePart
 
-__all__ = ["KVState", "SequenceState", "StatePart"]
+__all__ = ["HiddenRows", "KVState", "SequenceState", "StatePart", "hidden_rows"]

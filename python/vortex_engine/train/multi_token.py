@@ -11,6 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +21,13 @@ from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariable
 from torch import nn
 
 from vortex_engine.errors import ModelConfigError, TargetExistsError
+from vortex_engine.models.config import MAX_MTP_K
 from vortex_engine.train.data import BlockOrder, open_packed, pack_documents, read_corpus
 from vortex_engine.train.export import import_hugging_face
 from vortex_engine.train.files import save_tensors_atomically, write_text_atomically
 from vortex_engine.train.loop import StopSignal
 from vortex_engine.train.model import TinyLlama
+from vortex_engine.train.optim import MuonAdamW, OptimConfig
 from vortex_engine.train.prepare import load_tokenizer
 from vortex_engine.train.schedule import Schedule
 
@@ -43,20 +46,37 @@ class HeadsConfig:
     steps: int = 500
     rows: int = 8
     seq_len: int = 256
-    lr: float = 2e-3
+    lr: float = 0.02
     seed: int = 1
 
 
+class _Head(nn.Module):
+    """h + silu(W h) with W [hidden, hidden], zero at first."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.state_proj = nn.Linear(hidden_size, hidden_size, bias=False)
+        nn.init.zeros_(self.state_proj.weight)
+
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        return h + F.silu(self.state_proj(h))
+
+
 class MultiTokenHeads(nn.Module):
-    """`k` matrices [hidden, hidden], zero at first: h_i = h + silu(W_i h)."""
+    """`k` heads that read one state."""
 
     def __init__(self, k: int, hidden_size: int) -> None:
         super().__init__()
-        self.weights = nn.ParameterList(nn.Parameter(torch.zeros(hidden_size, hidden_size)) for _ in range(k))
+        self.heads = nn.ModuleList(_Head(hidden_size) for _ in range(k))
+
+    @property
+    def weights(self) -> list[torch.Tensor]:
+        """The matrix of every head."""
+        return list(self.parameters())
 
     def forward(self, h: torch.Tensor) -> list[torch.Tensor]:
         """States [..., hidden] of every head."""
-        return [h + F.silu(F.linear(h, weight)) for weight in self.weights]
+        return [head(h) for head in self.heads]
 
 
 def head_losses(
@@ -92,8 +112,9 @@ def train_heads(
     """
     heads = MultiTokenHeads(config.k, model.size.hidden_size)
     output = model.model.embed_tokens.weight.detach()
-    optimizer = torch.optim.AdamW(heads.parameters(), lr=config.lr, betas=(0.9, 0.95), weight_decay=0.0)
+    optimizer = MuonAdamW(heads, OptimConfig(matrix_lr=config.lr, weight_decay=0.0))
     schedule = Schedule(warmup_steps=min(20, config.steps // 10))
+    pool = ThreadPoolExecutor(1)
     for step in range(config.steps):
         while pause_file is not None and pause_file.exists() and not (stop and stop.requested):
             time.sleep(_PAUSE_POLL_S)
@@ -104,11 +125,9 @@ def train_heads(
             h = model.hidden(ids[:, :-1])
         results = head_losses(heads, output, h, ids)
         loss = sum((_HEAD_WEIGHT**i * nats for i, (nats, _) in enumerate(results)), torch.zeros(()))
-        for group in optimizer.param_groups:
-            group["lr"] = config.lr * schedule.lr_scale(step, progress=step / config.steps)
-        optimizer.zero_grad()
-        loss.backward()  # pyright: ignore[reportUnknownMemberType]
-        optimizer.step()  # pyright: ignore[reportUnknownMemberType]
+        for weight, gradient in zip(heads.weights, torch.autograd.grad(loss, heads.weights), strict=True):
+            weight.grad = gradient
+        optimizer.step(step, lr_scale=schedule.lr_scale(step, progress=step / config.steps), pool=pool)
         if step % 20 == 0 or step == config.steps - 1:
             shown = " ".join(f"{float(nats.detach()):.3f}/{float(hits):.3f}" for nats, hits in results)
             print(f"step {step}: nats/top-1 of each head {shown}", file=sys.stderr, flush=True)
@@ -143,7 +162,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("out", type=Path, help="directory to make: the model with its heads")
     parser.add_argument("--corpus", type=Path, nargs="+", required=True, help="gzip JSONL files to train on")
     parser.add_argument("--work-dir", type=Path, required=True, help="packed tokens, made once and used again")
-    parser.add_argument("--k", type=int, default=HeadsConfig.k, help="heads, 1 to 8")
+    parser.add_argument("--k", type=int, default=HeadsConfig.k, help=f"heads, 1 to {MAX_MTP_K}")
     parser.add_argument("--steps", type=int, default=HeadsConfig.steps)
     parser.add_argument("--rows", type=int, default=HeadsConfig.rows, help="sequences a step")
     parser.add_argument("--seq-len", type=int, default=HeadsConfig.seq_len)
@@ -157,8 +176,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train and export; returns the exit status (130 when interrupted, with what was trained exported)."""
     args = parse_arguments(arguments)
-    if not 1 <= args.k <= 8:
-        raise ValueError(f"[multi_token] k must lie between 1 and 8, got {args.k}")
+    if not 1 <= args.k <= MAX_MTP_K:
+        raise ValueError(f"[multi_token] k must lie between 1 and {MAX_MTP_K}, got {args.k}")
     if args.out.exists():
         raise TargetExistsError(f"[multi_token] {args.out} exists; nothing is overwritten: give another name")
     if not (args.model / "model.safetensors").is_file():

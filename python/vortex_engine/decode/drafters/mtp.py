@@ -1,0 +1,48 @@
+"""Drafts from the model's multi-token heads (arXiv 2401.10774, without its tree): one small product for a block.
+
+The state of the last verified position has given the token after it already; the heads read from it those that follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vortex_engine.decode.sampler import Sampler
+from vortex_engine.state import HiddenRows
+
+__all__ = ["MultiTokenDrafter"]
+
+
+class MultiTokenDrafter:
+    """As many drafts as there are heads, chosen with the sampler's own processors and noise.
+
+    Args:
+        heads: state [1, hidden] -> logits [k, vocab], as `MultiTokenHeads.logits`.
+        rows: of the sequence's state.
+    """
+
+    name = "mtp"
+    is_eager = False
+
+    def __init__(
+        self, heads: Callable[[NDArray[np.float32]], NDArray[np.float32]], rows: HiddenRows, sampler: Sampler
+    ) -> None:
+        self._heads = heads
+        self._rows = rows
+        self._sampler = sampler
+
+    def draft(self) -> Generator[tuple[int, float]]:
+        last = self._rows.last
+        if not len(last):
+            return
+        pending: list[int] = []
+        for logits in self._heads(last):
+            token_id, confidence = self._sampler.draft(logits, pending)
+            pending.append(token_id)
+            yield token_id, confidence
+
+    def accept(self, token_ids: Sequence[int]) -> None:
+        """Nothing to learn: the state has moved on with the sweep that verified them."""
