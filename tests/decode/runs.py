@@ -28,9 +28,14 @@ def start(model: vx.Model, prompt: Sequence[int], n_tokens: int, **arguments: An
 
 def run(model: vx.Model, prompt: Sequence[int], n_tokens: int, **arguments: Any) -> Run:
     """Exactly `n_tokens` tokens after the prompt; an EOS does not end it."""
+    return finish(start(model, prompt, n_tokens, **arguments), n_tokens)
+
+
+def finish(generation: Generation, n_tokens: int) -> Run:
+    """The first `n_tokens` of a generation."""
     token_ids: list[int] = []
     crcs: list[int] = []
-    for block in start(model, prompt, n_tokens, **arguments).blocks():
+    for block in generation.blocks():
         token_ids.extend(block.token_ids)
         crcs.extend(crc32c(row.tobytes()) for row in block.logits)
         if len(token_ids) >= n_tokens:

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.decode.runs import run, start
+from tests.decode.runs import finish, run, start
 
 import vortex_engine as vx
+from vortex_engine.decode.cost import CostModel
+from vortex_engine.decode.options import GenerationOptions
+from vortex_engine.decode.speculation import make_planner
 from vortex_engine.errors import CorruptTileError
 from vortex_engine.state import KVState
 
@@ -64,6 +67,25 @@ def test_nano_accepts_drafts_and_changes_nothing(law: dict[str, float]) -> None:
             if drafter == "prefix":
                 assert generation.planner.counts["prefix"].accepted >= 24
             assert run(model, prompt, 48, speculate=drafter, block_size=6, **law) == plain
+
+
+@pytest.mark.parametrize("law", LAWS, ids=str)
+@pytest.mark.parametrize("drafter", ["prefix", "early_exit"])
+def test_siblings_change_nothing_and_are_accepted(law: dict[str, float], drafter: str) -> None:
+    with vx.load("nano") as model:
+        prompt = model.tokenizer.encode("def count_words(text):\n    counts = {}\n    for word in text")
+        plain = run(model, prompt, 48, speculate="off", **law)
+        n_right = 0
+        for block_size in (1, 4, 9):
+            generation = start(model, prompt, 48, speculate=drafter, block_size=block_size, **law)
+            generation.planner = make_planner(
+                generation._drafters, CostModel(), GenerationOptions(block_size=block_size), generation.state, "always"
+            )
+            assert finish(generation, 48) == plain
+            counts = generation.planner.counts[drafter]
+            assert counts.siblings > 0
+            n_right += counts.siblings_accepted
+        assert n_right > 0
 
 
 def test_a_position_that_is_not_rolled_back_shows(monkeypatch: pytest.MonkeyPatch, tiny_c3_dir: Path) -> None:

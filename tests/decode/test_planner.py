@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import pytest
 
+from vortex_engine.decode.block import Block
 from vortex_engine.decode.cost import CostModel, SweepCost
-from vortex_engine.decode.planner import Block, Planner
+from vortex_engine.decode.planner import Planner
 
 
 class Machine:

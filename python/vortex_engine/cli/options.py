@@ -43,7 +43,7 @@ SpeculateOption = Annotated[
     str,
     typer.Option(
         "--speculate",
-        help="`auto`, `off`, or drafters joined by `+`: prefix, ngram, early_exit, model. The text is the same; "
+        help="`auto`, `off`, or drafters joined by `+`: prefix, ngram, early_exit, mtp, model. The text is the same; "
         "drafting that does not pay here is left alone.",
     ),
 ]

@@ -2,19 +2,21 @@
 
 Blockwise adaptive decoding: a sweep has the last token and its drafts as rows; the logits of row i judge draft i + 1.
 A draft is accepted while it is the token that plain decoding would have chosen, so what is generated never depends on
-what was drafted. Without drafters a block is one row: plain decoding is the same loop.
+what was drafted. Without drafters a block is one row: plain decoding is the same loop. A draft may have siblings, other
+ids in its place; where the draft is wrong and a sibling right, the sibling's row gives one token more.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vortex_engine.decode.block import Block
 from vortex_engine.decode.drafters.protocol import Drafter
 from vortex_engine.decode.planner import Planner
 from vortex_engine.decode.sampler import Sampler
@@ -33,6 +35,7 @@ class LogitsFn(Protocol):
         state: SequenceState,
         logits: Literal["last", "all", "none"],
         effort: Effort = FULL,
+        depths: NDArray[np.int64] | None = None,
     ) -> NDArray[np.float32]: ...
 
 
@@ -81,6 +84,7 @@ def prefill(
 
 def generate_blocks(
     forward: LogitsFn,
+    adopt: Callable[[SequenceState, int], None],
     prompt_ids: Sequence[int],
     logits: NDArray[np.float32],
     state: SequenceState,
@@ -92,6 +96,7 @@ def generate_blocks(
     """Blocks of ids that follow the prompt, until the state is full; a consumer that has enough stops asking.
 
     Args:
+        adopt: as `Decoder.adopt`.
         logits: what `prefill` returned; `state` holds the prompt.
 
     A block is computed when it is asked for. At every yield, and after an exception, the state holds verified positions
@@ -105,20 +110,43 @@ def generate_blocks(
     yield VerifiedBlock((last,), logits)
     while state.length < state.capacity:
         block = planner.propose(state.capacity - state.length - 2)  # the last token needs no position
-        rows = np.array((last, *block.token_ids), np.int64)
+        tree = _Tree(last, block, state.length)
         mark = state.snapshot()
         started = time.perf_counter()
         try:
-            logits = forward(rows, state, "all")
-            n_accepted, last = sampler.verify(block.token_ids, logits)
+            logits = forward(tree.token_ids, state, "all", FULL, tree.depths)
+            n_accepted, last = sampler.verify(block.token_ids, logits[: tree.n_chain])
         except BaseException:
             state.rollback(mark)
             raise
         state.commit(mark, 1 + n_accepted)
         token_ids = (*block.token_ids[:n_accepted], last)
         sampler.push(token_ids)
-        planner.observe(block, n_accepted, time.perf_counter() - started)
+        chosen_by = logits[: n_accepted + 1]
+        row = tree.sibling_row(n_accepted + 1, last)
+        if row is not None:
+            adopt(state, tree.start + row)
+            _, last = sampler.verify((), logits[row : row + 1])
+            sampler.push((last,))
+            token_ids, chosen_by = (*token_ids, last), np.concatenate((chosen_by, logits[row : row + 1]))
+        planner.observe(block, n_accepted, time.perf_counter() - started, took_sibling=row is not None)
         for drafter in drafters:
             drafter.accept(token_ids)
         timing.token_sweep()
-        yield VerifiedBlock(token_ids, logits[: n_accepted + 1])
+        yield VerifiedBlock(token_ids, chosen_by)
+
+
+class _Tree:
+    """The rows of a block's sweep: the last token, its drafts, and their siblings."""
+
+    def __init__(self, last: int, block: Block, start: int) -> None:
+        self.start = start
+        self.n_chain = 1 + len(block.token_ids)
+        ids = [sibling.token_id for sibling in block.siblings]
+        self.token_ids = np.array((last, *block.token_ids, *ids), np.int64)
+        self.depths = np.array([sibling.depth for sibling in block.siblings], np.int64) if ids else None
+        self._rows = {(sibling.depth, sibling.token_id): self.n_chain + i for i, sibling in enumerate(block.siblings)}
+
+    def sibling_row(self, depth: int, token_id: int) -> int | None:
+        """The row of the sibling that is this token in this place."""
+        return self._rows.get((depth, token_id))

@@ -69,14 +69,22 @@ class Generation:
             parts, self._draft_sweep, self.state, self._sampler, options, loaded.tokenizer, loaded.second, loaded.tables
         )
         self._drafters = make_drafters(source)
-        self.planner = make_planner(self._drafters, loaded.costs, options)
+        self.planner = make_planner(self._drafters, loaded.costs, options, self.state)
 
     def blocks(self) -> Iterator[VerifiedBlock]:
         """The prompt's sweeps, then blocks of tokens until the state is full."""
         forward, ids, state = self._loaded.forward, self._prompt_ids, self.state
         logits = prefill(forward, ids, state, self._loaded.parts.prefill_chunk, self.timing)
         yield from generate_blocks(
-            forward, ids, logits, state, self._sampler, self._drafters, self.planner, self.timing
+            forward,
+            self._loaded.parts.decoder.adopt,
+            ids,
+            logits,
+            state,
+            self._sampler,
+            self._drafters,
+            self.planner,
+            self.timing,
         )
 
     def _draft_sweep(self, token_ids: NDArray[np.int64], state: SequenceState, effort: Effort) -> NDArray[np.float32]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from vortex_engine.decode.constraints import Constraint
+from vortex_engine.decode.constraints import Constraint, Utf8Constraint
 from vortex_engine.decode.cost import CostModel
 from vortex_engine.decode.engine import prefill_spans
 from vortex_engine.decode.generation import Generation, Loaded
@@ -123,6 +123,7 @@ class Model:
         directory, config = parts.directory, parts.decoder.config
         self._eos = eos_token_ids(directory.config, directory.generation_config or {}, config.vocab_size)
         self._loaded = Loaded(parts, self._forward, tokenizer, CostModel(), second, () if table is None else (table,))
+        self._utf8: Utf8Constraint | None = None
         self._lock = threading.Lock()
         self._closed = False
 
@@ -175,7 +176,7 @@ class Model:
             stop: strings that end the text and are not part of it.
             ignore_eos: go on after an EOS.
             escape_restrict: the output's bytes are valid UTF-8: a token that would break a character is not chosen.
-            speculate: "auto", the default, "off", or drafters joined by "+": prefix, ngram, early_exit, model. The
+            speculate: "auto", the default, "off", or drafters joined by "+": prefix, ngram, early_exit, mtp, model. The
                 output is the same bit for bit, and a drafter that does not pay on this machine is left alone.
             block_size: draft so many tokens in every block, whatever it costs; by default measurements decide.
             min_confidence: a draft whose estimated probability is lower ends its block.
@@ -204,7 +205,7 @@ class Model:
     def stream(self, prompt: str | Sequence[int], **options: Unpack[GenerateArguments]) -> Iterator[Piece]:
         """As `generate`, a `Piece` at a time; arguments are checked at once, work begins with the first piece."""
         params, rules = split_arguments(options)
-        check_drafters(rules, self._second)
+        check_drafters(rules, self._parts, self._second)
         self._check_open()
         prompt_ids = prompt_token_ids(prompt, self._tokenizer, self.vocab_size, self.context_length)
         return self._pieces(prompt_ids, params, rules)
@@ -255,7 +256,11 @@ class Model:
             raise VortexError("the model is closed; load it again")
 
     def _constraint(self, rules: GenerationOptions) -> Constraint | None:
-        return None
+        if not rules.escape_restrict:
+            return None
+        if self._utf8 is None:
+            self._utf8 = Utf8Constraint(self._tokenizer.token_bytes, self.vocab_size)
+        return self._utf8
 
     def _forward(
         self,
@@ -263,10 +268,11 @@ class Model:
         state: SequenceState,
         logits: Literal["last", "all", "none"],
         effort: Effort = FULL,
+        depths: NDArray[np.int64] | None = None,
     ) -> NDArray[np.float32]:
         with self._lock:
             self._check_open()
-            return self._decoder.forward(token_ids, state, logits, effort)
+            return self._decoder.forward(token_ids, state, logits, effort, depths)
 
     def _generation(
         self, prompt_ids: Sequence[int], params: SamplingParams, rules: GenerationOptions, n_allowed: int

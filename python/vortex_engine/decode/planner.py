@@ -9,36 +9,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import Literal
 
 from vortex_engine.decode.acceptance import Acceptance
+from vortex_engine.decode.block import Block, DrafterCounts, Sibling
 from vortex_engine.decode.cost import CostModel
-from vortex_engine.decode.drafters.protocol import Drafter
+from vortex_engine.decode.drafters.protocol import BranchingDrafter, Drafter
 
-__all__ = ["Block", "DrafterCounts", "Planner"]
+__all__ = ["Planner", "Tree"]
+
+Tree = Literal["auto", "always", "never"]
 
 _N_PROFILED = 2  # plain sweeps at the beginning of a model's first generation
 _PROBE_EVERY = 64  # blocks after which a drafter that did not pay is tried again
-
-
-@dataclass(frozen=True)
-class Block:
-    """Drafted ids with the drafter's confidence in each; both empty for a plain step."""
-
-    drafter: str | None
-    token_ids: tuple[int, ...] = ()
-    confidences: tuple[float, ...] = ()
-    draft_s: float = 0.0
-
-
-@dataclass
-class DrafterCounts:
-    """What one drafter did in one generation."""
-
-    blocks: int = 0
-    drafted: int = 0
-    accepted: int = 0
 
 
 @dataclass
@@ -46,6 +31,7 @@ class _Record:
     """What is known of one drafter in this generation."""
 
     acceptance: Acceptance
+    of_siblings: Acceptance
     counts: DrafterCounts = field(default_factory=DrafterCounts)
     n_passed_over: int = 0
 
@@ -59,6 +45,8 @@ class Planner:
         max_block: the most drafts in a block.
         fixed: draft `max_block` tokens every time, whatever it costs.
         min_confidence: a draft below it ends its block.
+        tree: add siblings where they pay ("auto"), to every draft, or never.
+        max_siblings: the most of them in a block.
         clock: seconds of a monotonic clock.
     """
 
@@ -70,6 +58,8 @@ class Planner:
         max_block: int,
         fixed: bool = False,
         min_confidence: float = 0.0,
+        tree: Tree = "auto",
+        max_siblings: int = 0,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._drafters = tuple(drafters)
@@ -77,8 +67,13 @@ class Planner:
         self._max_block = max_block
         self._fixed = fixed
         self._min_confidence = min_confidence
+        self._tree: Tree = tree
+        self._max_siblings = max_siblings
         self._clock = clock
-        self._records = {drafter.name: _Record(costs.acceptance(drafter.name)) for drafter in drafters}
+        self._records = {
+            drafter.name: _Record(costs.acceptance(drafter.name), costs.acceptance(f"{drafter.name}, siblings"))
+            for drafter in drafters
+        }
         self.draft_s = self.verify_s = 0.0
 
     @property
@@ -95,31 +90,36 @@ class Planner:
         block = self._fixed_block(limit) if self._fixed else self._best_block(limit)
         draft_s = self._clock() - started
         self.draft_s += draft_s
-        return Block(block.drafter, block.token_ids, block.confidences, draft_s)
+        return block.taking(draft_s)
 
-    def observe(self, block: Block, n_accepted: int, verify_s: float) -> None:
-        """Tell how the block went: drafts accepted, and the seconds of its sweep."""
-        n_rows = 1 + len(block.token_ids)
-        self._costs.sweep.observe(n_rows, verify_s)
+    def observe(self, block: Block, n_accepted: int, verify_s: float, *, took_sibling: bool = False) -> None:
+        """Tell how the block went: drafts of the chain that were accepted, seconds of its sweep, whether a sibling of
+        the first that was not accepted was right."""
+        self._costs.sweep.observe(block.n_rows, verify_s)
         self.verify_s += verify_s
         if block.drafter is not None:
             record = self._records[block.drafter]
             record.counts.blocks += 1
             record.counts.drafted += len(block.token_ids)
-            record.counts.accepted += n_accepted
+            record.counts.accepted += n_accepted + took_sibling
+            record.counts.siblings += len(block.siblings)
+            record.counts.siblings_accepted += took_sibling
             for i, confidence in enumerate(block.confidences[: n_accepted + 1]):
                 record.acceptance.observe(confidence, i < n_accepted)
+            for sibling in block.siblings:
+                if sibling.depth == n_accepted + 1:
+                    record.of_siblings.observe(sibling.confidence, took_sibling)
         spent, plain = block.draft_s + verify_s, self._costs.sweep.seconds(1)
         # A plain sweep loses nothing but what looking for drafts took, however long it was.
-        loss = spent - (1 + n_accepted) * plain if block.token_ids else block.draft_s
+        loss = spent - (1 + n_accepted + took_sibling) * plain if block.token_ids else block.draft_s
         self._costs.saldo.add(loss, spent, plain)
 
     def _fixed_block(self, limit: int) -> Block:
         for drafter in self._drafters:
             with closing(drafter.draft()) as drafts:
-                block = _block(drafter, list(islice(drafts, limit)))
+                block = Block.of(drafter.name, list(islice(drafts, limit)))
             if block.token_ids:
-                return block
+                return self._with_siblings(drafter, block, 1.0) if self._tree == "always" else block
         return Block(None)
 
     def _best_block(self, limit: int) -> Block:
@@ -157,7 +157,7 @@ class Planner:
             rate = tokens / self._costs.sweep.seconds(n + 1)
             if rate > best_rate:
                 best_rate, best_n = rate, n
-        return _block(drafter, pairs[:best_n]), best_rate
+        return Block.of(drafter.name, pairs[:best_n]), best_rate
 
     def _draft_cost(self, drafter: Drafter) -> float:
         known = self._costs.draft_s(drafter.name)
@@ -195,11 +195,23 @@ class Planner:
                 survival *= record.acceptance.probability(pair[1])
                 tokens += survival
                 seconds += elapsed + sweep.slope_s
-        return _block(drafter, pairs)
+        block = Block.of(drafter.name, pairs)
+        return block if self._tree == "never" else self._with_siblings(drafter, block, tokens / seconds)
 
-
-def _block(drafter: Drafter, pairs: Sequence[tuple[int, float]]) -> Block:
-    if not pairs:
-        return Block(None)
-    token_ids, confidences = zip(*pairs, strict=True)
-    return Block(drafter.name, token_ids, confidences)
+    def _with_siblings(self, drafter: Drafter, block: Block, rate: float) -> Block:
+        """Add the runners-up that raise the rate: one that is right where its draft is wrong is worth a token, and
+        costs a row."""
+        if not isinstance(drafter, BranchingDrafter):
+            return block
+        record, survival = self._records[drafter.name], 1.0
+        found: list[tuple[float, Sibling]] = []
+        for depth, confidence in enumerate(block.confidences, 1):
+            accepted = record.acceptance.probability(confidence)
+            other = drafter.runners_up[depth - 1]
+            if other is not None:
+                chance = survival * (1 - accepted) * record.of_siblings.probability(other[1])
+                if self._tree == "always" or chance > rate * self._costs.sweep.slope_s:
+                    found.append((chance, Sibling(depth, *other)))
+            survival *= accepted
+        found.sort(key=lambda pair: -pair[0])
+        return replace(block, siblings=tuple(sibling for _, sibling in found[: self._max_siblings]))

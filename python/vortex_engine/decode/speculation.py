@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 from vortex_engine.decode.cost import CostModel
 from vortex_engine.decode.drafters.early_exit import early_exit_drafter
 from vortex_engine.decode.drafters.model import ModelDrafter
+from vortex_engine.decode.drafters.mtp import MultiTokenDrafter
 from vortex_engine.decode.drafters.ngram import NgramDrafter
 from vortex_engine.decode.drafters.prefix import prefix_drafter
 from vortex_engine.decode.drafters.retokenise import RetokenisingDrafter
-from vortex_engine.decode.planner import Planner
+from vortex_engine.decode.planner import Planner, Tree
+from vortex_engine.models.decoder import MAX_SIBLINGS
+from vortex_engine.state import hidden_rows
 
 if TYPE_CHECKING:
     from vortex_engine.decode.drafters.protocol import Drafter, DraftSweep
@@ -57,6 +60,12 @@ def _early_exit(source: DraftSource) -> Drafter:
     return early_exit_drafter(source.sweep, source.state, source.sampler, n_layers)
 
 
+def _mtp(source: DraftSource) -> Drafter:
+    heads, rows = source.parts.decoder.multi_token, hidden_rows(source.state)
+    assert heads is not None and rows is not None  # checked with the arguments
+    return MultiTokenDrafter(heads.logits, rows, source.sampler)
+
+
 def _ngram(source: DraftSource) -> Drafter:
     return NgramDrafter(source.tables, "prompt" if source.options.exact_copy_mode else "all", source.max_block)
 
@@ -73,11 +82,12 @@ _MAKERS: dict[str, Callable[[DraftSource], Drafter]] = {
     "ngram": _ngram,
     "prefix": _prefix,
     "early_exit": _early_exit,
+    "mtp": _mtp,
     "model": _model,
 }
 
 
-def check_drafters(options: GenerationOptions, second: SecondModel | None) -> None:
+def check_drafters(options: GenerationOptions, parts: LoadedParts, second: SecondModel | None) -> None:
     """Refuse a drafter that this model does not have.
 
     Raises:
@@ -85,6 +95,11 @@ def check_drafters(options: GenerationOptions, second: SecondModel | None) -> No
     """
     if "model" in options.drafters and second is None:
         raise ValueError("speculate names the drafter 'model': load the model with draft_model=DIR to have one")
+    if "mtp" in options.drafters and parts.decoder.multi_token is None:
+        raise ValueError(
+            "speculate names the drafter 'mtp': this model has no multi-token heads (mtp_k in its config.json); "
+            "python -m vortex_engine.train.multi_token trains some"
+        )
 
 
 def make_drafters(source: DraftSource) -> list[Drafter]:
@@ -94,6 +109,7 @@ def make_drafters(source: DraftSource) -> list[Drafter]:
         # Prefixes that are the whole weights draft at the price of the model itself.
         available = {
             "ngram": True,
+            "mtp": source.parts.decoder.multi_token is not None,
             "model": source.second is not None,
             "prefix": source.parts.decoder.has_residuals,
         }
@@ -101,12 +117,19 @@ def make_drafters(source: DraftSource) -> list[Drafter]:
     return [_MAKERS[name](source) for name in names]
 
 
-def make_planner(drafters: Sequence[Drafter], costs: CostModel, options: GenerationOptions) -> Planner:
+def make_planner(
+    drafters: Sequence[Drafter], costs: CostModel, options: GenerationOptions, state: SequenceState, tree: Tree = "auto"
+) -> Planner:
     """A planner for one generation."""
+    is_fixed = options.block_size is not None
+    if state.parts or (is_fixed and tree == "auto"):
+        tree = "never"  # only keys and values can take a sibling over
     return Planner(
         drafters,
         costs,
         max_block=options.block_size or _MAX_BLOCK,
-        fixed=options.block_size is not None,
+        fixed=is_fixed,
         min_confidence=options.min_confidence,
+        tree=tree,
+        max_siblings=MAX_SIBLINGS,
     )

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from vortex_engine.c3.directory import C3Directory
     from vortex_engine.ops import OpContext
 
-__all__ = ["Decoder", "build", "check_config"]
+__all__ = ["MAX_SIBLINGS", "Decoder", "build", "check_config"]
+
+MAX_SIBLINGS = 16  # of one sweep: positions that a cache has besides its capacity
 
 _EMBEDDING = "model.embed_tokens.weight"
 _HEAD = "lm_head.weight"
@@ -86,7 +88,7 @@ class Decoder:
     def new_state(self, capacity: int) -> SequenceState:
         """An empty sequence with room for `capacity` positions."""
         config = self.config
-        kv = KVState(config.num_hidden_layers, config.num_key_value_heads, config.head_dim, capacity)
+        kv = KVState(config.num_hidden_layers, config.num_key_value_heads, config.head_dim, capacity, MAX_SIBLINGS)
         return SequenceState(kv, [HiddenRows(config.hidden_size)] if self.multi_token else [])
 
     def activation_bytes_per_row(self) -> int:
@@ -101,27 +103,44 @@ class Decoder:
         state: SequenceState,
         logits: Literal["last", "all", "none"] = "last",
         effort: Effort = FULL,
+        depths: NDArray[np.int64] | None = None,
     ) -> NDArray[np.float32]:
         """One sweep: append the ids to the sequence in `state`.
 
         Less than full effort leaves keys and values that only another draft may see: roll back to before it.
 
+        Args:
+            depths: the last ids are siblings, which stand beside the chain of the others: sibling s in place of the
+                chain's id number depths[s], counted from 0. The sequence grows by the chain; `adopt` has the rest.
+
         Returns:
             float32 logits [1, vocab] of the last id, [T, vocab] of all, or [0, vocab].
         """
-        start, n_rows = state.length, token_ids.shape[0]
+        start, n_rows = state.length, token_ids.shape[0] - (0 if depths is None else len(depths))
         planes = self._planes[effort.planes]
         positions = np.arange(start, start + n_rows, dtype=np.int64)
+        if depths is not None:
+            positions = np.concatenate((positions, start + depths))
         rotation = ops.rope_table(self._ctx, positions, self._inv_freq)
         h = ops.embed_rows(self._ctx, self._pager, self._embedding, token_ids, effort.planes)
         for layer, cache in zip(planes.layers[: effort.n_layers], state.kv.layers, strict=False):
-            ops.decoder_layer(self._ctx, self._pager, layer, h, rotation, cache, start)
+            ops.decoder_layer(self._ctx, self._pager, layer, h, rotation, cache, start, depths)
         state.kv.length = start + n_rows
         rows = {"all": h, "last": h[-1:], "none": h[:0]}[logits]
         normed = self._norm(rows) if len(rows) else rows
         if kept := hidden_rows(state):
             kept.append(n_rows, normed if effort == FULL else None)
         return planes.head(normed)[0] if len(rows) else np.empty((0, self.config.vocab_size), np.float32)
+
+    def adopt(self, state: SequenceState, slot: int) -> None:
+        """Append a sibling of the sweep before, whose chain has just been committed up to the sibling's place.
+
+        Args:
+            slot: where that sweep put the sibling: the position it began at + ids of its chain + the sibling's number.
+        """
+        for keys, values in state.kv.layers:
+            ops.kv_move(self._ctx, keys, values, slot, state.length)
+        state.kv.length += 1
 
     def _linear(self, rows: ops.Projections, activations: str, planes: str) -> PagedLinear:
         return PagedLinear(self._ctx, self._pager, rows.handles, rows.biases, activations, planes)

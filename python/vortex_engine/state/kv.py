@@ -17,7 +17,8 @@ _HEAD_ALIGNMENT = 16  # floats: one 64-byte vector
 
 
 class KVState:
-    """Per layer a key and a value cache, float32 [n_kv_heads, capacity, head_dim rounded up to 16], padding zero.
+    """Per layer a key and a value cache, float32 [n_kv_heads, capacity + n_spare, head_dim rounded up to 16], whose
+    padding is zero.
 
     The arrays exist from the first use on, and their pages take memory only once positions are written to them.
     `length` counts the positions of complete forward passes: a pass that is interrupted leaves it as it was. Positions
@@ -25,16 +26,12 @@ class KVState:
     threads at once.
     """
 
-    def __init__(self, n_layers: int, n_kv_heads: int, head_dim: int, capacity: int) -> None:
+    def __init__(self, n_layers: int, n_kv_heads: int, head_dim: int, capacity: int, n_spare: int = 0) -> None:
         self._n_layers = n_layers
-        self._shape = (n_kv_heads, capacity, -(-head_dim // _HEAD_ALIGNMENT) * _HEAD_ALIGNMENT)
+        self.capacity = capacity
+        self._shape = (n_kv_heads, capacity + n_spare, -(-head_dim // _HEAD_ALIGNMENT) * _HEAD_ALIGNMENT)
         self._layers: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
         self.length = 0
-
-    @property
-    def capacity(self) -> int:
-        """Positions there is room for."""
-        return self._shape[1]
 
     @property
     def kv_bytes(self) -> int:

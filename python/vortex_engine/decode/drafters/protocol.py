@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from vortex_engine.models.effort import Effort
 from vortex_engine.state import SequenceState
 
-__all__ = ["DraftSweep", "Drafter"]
+__all__ = ["BranchingDrafter", "DraftSweep", "Drafter"]
 
 
 class Drafter(Protocol):
@@ -36,6 +36,18 @@ class Drafter(Protocol):
 
     def accept(self, token_ids: Sequence[int]) -> None:
         """These ids follow, verified; the first call has the prompt and the token after it."""
+        ...
+
+
+@runtime_checkable
+class BranchingDrafter(Drafter, Protocol):
+    """A drafter that has second thoughts about each of its drafts."""
+
+    @property
+    def runners_up(self) -> Sequence[tuple[int, float] | None]:
+        """In place of each draft of the last `draft`: another id, with an estimate of the probability that it is right
+        if the draft is not; None where there is none.
+        """
         ...
 
 

@@ -30,15 +30,22 @@ class SelfDrafter:
         self._state = state
         self._sampler = sampler
         self._last = 0
+        self._runners_up: list[tuple[int, float] | None] = []
+
+    @property
+    def runners_up(self) -> Sequence[tuple[int, float] | None]:
+        return self._runners_up
 
     def draft(self) -> Generator[tuple[int, float]]:
         state, pending = self._state, list[int]()
         mark = state.snapshot()
         row = np.array([self._last], np.int64)
+        self._runners_up = []
         try:
             while state.length < state.capacity:
                 logits = self._sweep(row, state, self._effort)
                 token_id, confidence = self._sampler.draft(logits[0], pending)
+                self._runners_up.append(self._sampler.runner_up(logits[0], pending, token_id))
                 pending.append(token_id)
                 row[0] = token_id
                 yield token_id, confidence
