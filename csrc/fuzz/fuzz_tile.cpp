@@ -38,10 +38,16 @@ bool same(const std::vector<float>& a, const std::vector<float>& b, bool any_nan
   return true;
 }
 
+// A view without its residual is read as a low-precision copy.
+PanelReader open_view(const TileView& tile, int64_t panel, PanelScratch& scratch) {
+  if (tile.residual == nullptr) return open_prefix_panel(tile, panel, scratch);
+  return open_panel(tile, panel, scratch);
+}
+
 std::vector<float> decode_panel(const TileView& tile, int64_t panel, Simd level) {
   const int64_t n_cols = tile.entry->n_cols;
   PanelScratch scratch;
-  PanelReader reader = open_panel(tile, panel, scratch);
+  PanelReader reader = open_view(tile, panel, scratch);
   std::vector<float> out;
   for (int64_t col = 0; col < n_cols; col += kChunkCols) {
     const int64_t width = std::min(kChunkCols, n_cols - col);
@@ -52,20 +58,36 @@ std::vector<float> decode_panel(const TileView& tile, int64_t panel, Simd level)
   return out;
 }
 
-std::vector<float> multiply_panel(const TileView& tile, int64_t panel, Simd level, const std::vector<float>& x) {
+std::vector<float> multiply_panel(const TileView& tile, int64_t panel, Simd level, const std::vector<float>& x,
+                                  int64_t n_rows) {
   const int64_t n_cols = tile.entry->n_cols;
   PanelScratch panel_scratch;
-  PanelReader reader = open_panel(tile, panel, panel_scratch);
-  std::vector<float> acc(kRows * kPanelRows), scratch(kScratchFloats);
+  PanelReader reader = open_view(tile, panel, panel_scratch);
+  std::vector<float> acc(n_rows * kPanelRows), scratch(kScratchFloats);
   const Codec codec = tile.entry->codec;
   if (codec == Codec::int8 || codec == Codec::int4) {
     IntRowsBuffer rows;
-    rows.prepare(codec == Codec::int8 ? 8 : 4, x.data(), kRows, n_cols);
-    tile_kernels(level).multiply_integer(reader, n_cols, rows.rows(), kRows, acc.data());
+    rows.prepare(codec == Codec::int8 ? 8 : 4, x.data(), n_rows, n_cols);
+    tile_kernels(level).multiply_integer(reader, n_cols, rows.rows(), n_rows, acc.data());
   } else {
-    tile_kernels(level).multiply(reader, n_cols, x.data(), n_cols, kRows, acc.data(), scratch.data());
+    tile_kernels(level).multiply(reader, n_cols, x.data(), n_cols, n_rows, acc.data(), scratch.data());
   }
   return acc;
+}
+
+// The weights that every level decodes.
+std::vector<float> use_panel(const TileView& tile, int64_t panel, const std::vector<float>& x) {
+  std::vector<float> weights = decode_panel(tile, panel, Simd::scalar);
+  for (const int64_t n_rows : {int64_t{1}, kRows}) {
+    const std::vector<float> products = multiply_panel(tile, panel, Simd::scalar, x, n_rows);
+    for (const Simd level : simd_available())
+      // Which of two NaNs an addition passes on is the processor's choice.
+      check(same(products, multiply_panel(tile, panel, level, x, n_rows), true),
+            "every level multiplies to the same bits");
+  }
+  for (const Simd level : simd_available())
+    check(same(weights, decode_panel(tile, panel, level), false), "every level decodes to the same bits");
+  return weights;
 }
 
 void use(const TileView& tile) {
@@ -76,15 +98,9 @@ void use(const TileView& tile) {
   decode_tile(tile, bits.data());
   std::vector<float> x(static_cast<size_t>(kRows * e.n_cols));
   for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(static_cast<int>(i % 17) - 8) / 4.0f;
-  const std::vector<Simd> levels = simd_available();
   for (int64_t panel = 0; panel < e.n_panels(); ++panel) {
-    const std::vector<float> weights = decode_panel(tile, panel, Simd::scalar);
-    const std::vector<float> products = multiply_panel(tile, panel, Simd::scalar, x);
-    for (const Simd level : levels) {
-      check(same(weights, decode_panel(tile, panel, level), false), "every level decodes to the same bits");
-      // Which of two NaNs an addition passes on is the processor's choice.
-      check(same(products, multiply_panel(tile, panel, level, x), true), "every level multiplies to the same bits");
-    }
+    const std::vector<float> weights = use_panel(tile, panel, x);
+    if (e.codec == Codec::exact) use_panel({&e, tile.prefix, nullptr}, panel, x);
     if (e.dtype != Dtype::f32) continue;
     for (int64_t row = panel * kPanelRows; row < std::min<int64_t>(e.n_rows, (panel + 1) * kPanelRows); ++row)
       for (int64_t col = 0; col < e.n_cols; ++col)
