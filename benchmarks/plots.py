@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from benchmarks.bad.ngram_plot import draw_ngram
 from benchmarks.bad.report import draw_budgets
 from vortex_engine.bench import Curve, CurvePoint, Rates
 from vortex_engine.bench.plot import plot_curve, read_peers
@@ -23,6 +24,8 @@ def draw(results: dict[str, dict[str, Any]], folder: Path) -> list[Path]:
         drawn.append(_draw_traces(results["traces"]["entries"], folder / "c3_traces.png"))
     if "bad_limited" in results:
         drawn.append(draw_budgets(results["bad_limited"], folder / "bad_budgets.png"))
+    if "bad_ngram" in results:
+        drawn.append(draw_ngram(results["bad_ngram"], folder / "bad_ngram.png"))
     return drawn
 
 

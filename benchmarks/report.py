@@ -26,6 +26,7 @@ PLOTS = {
     "c3_peers.png": ("resident", "Decoding and prefill beside llama.cpp"),
     "c3_traces.png": ("traces", "Bytes that the paging policies read over Belady's, by budget and pattern of access"),
     "bad_budgets.png": ("bad_limited", "Tokens a second over the RAM budget: plain, speculating, llama.cpp"),
+    "bad_ngram.png": ("bad_ngram", "Accepted tokens a step of n-gram drafting on traces of code edits"),
 }
 
 
