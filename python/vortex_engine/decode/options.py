@@ -16,7 +16,7 @@ from vortex_engine.tok import Tokenizer
 __all__ = ["GenerateArguments", "GenerationOptions", "positive_integer", "prompt_token_ids", "split_arguments"]
 
 MAX_BLOCK_SIZE = 64
-DRAFTER_NAMES = ("prefix", "ngram", "early_exit", "model")
+DRAFTER_NAMES = ("prefix", "ngram", "early_exit", "mtp", "model")
 
 
 class GenerateArguments(TypedDict, total=False):
