@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from vortex_engine.decode.constraints import Constraint
     from vortex_engine.decode.cost import CostModel
+    from vortex_engine.decode.drafters.mtp import HeadsFn
     from vortex_engine.decode.load import LoadedParts
     from vortex_engine.decode.options import GenerationOptions
     from vortex_engine.decode.sampling import SamplingParams
@@ -39,6 +40,7 @@ class Loaded:
     costs: CostModel
     second: SecondModel | None
     tables: tuple[GramTable, ...]
+    heads: HeadsFn
 
 
 class Generation:
@@ -66,7 +68,15 @@ class Generation:
         vocab_size = parts.decoder.config.vocab_size
         self._sampler = Sampler(parts.ctx, params, prompt_ids, vocab_size, constraint, options.entropy_top_k)
         source = DraftSource(
-            parts, self._draft_sweep, self.state, self._sampler, options, loaded.tokenizer, loaded.second, loaded.tables
+            parts=parts,
+            sweep=self._draft_sweep,
+            state=self.state,
+            sampler=self._sampler,
+            options=options,
+            tokenizer=loaded.tokenizer,
+            second=loaded.second,
+            tables=loaded.tables,
+            heads=loaded.heads,
         )
         self._drafters = make_drafters(source)
         self.planner = make_planner(self._drafters, loaded.costs, options, self.state)

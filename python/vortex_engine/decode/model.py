@@ -122,7 +122,8 @@ class Model:
         self._tokenizer = tokenizer
         directory, config = parts.directory, parts.decoder.config
         self._eos = eos_token_ids(directory.config, directory.generation_config or {}, config.vocab_size)
-        self._loaded = Loaded(parts, self._forward, tokenizer, CostModel(), second, () if table is None else (table,))
+        tables = () if table is None else (table,)
+        self._loaded = Loaded(parts, self._forward, tokenizer, CostModel(), second, tables, self._multi_token)
         self._utf8: Utf8Constraint | None = None
         self._lock = threading.Lock()
         self._closed = False
@@ -205,7 +206,7 @@ class Model:
     def stream(self, prompt: str | Sequence[int], **options: Unpack[GenerateArguments]) -> Iterator[Piece]:
         """As `generate`, a `Piece` at a time; arguments are checked at once, work begins with the first piece."""
         params, rules = split_arguments(options)
-        check_drafters(rules, self._parts, self._second)
+        check_drafters(rules, self._second, has_heads=self._decoder.multi_token is not None)
         self._check_open()
         prompt_ids = prompt_token_ids(prompt, self._tokenizer, self.vocab_size, self.context_length)
         return self._pieces(prompt_ids, params, rules)
@@ -273,6 +274,14 @@ class Model:
         with self._lock:
             self._check_open()
             return self._decoder.forward(token_ids, state, logits, effort, depths)
+
+    def _multi_token(self, h: NDArray[np.float32]) -> NDArray[np.float32]:
+        heads = self._decoder.multi_token
+        assert heads is not None
+        with self._lock:
+            self._check_open()
+            # Drafts: what residuals would add is not worth reading them.
+            return heads.logits(h, "prefix")
 
     def _generation(
         self, prompt_ids: Sequence[int], params: SamplingParams, rules: GenerationOptions, n_allowed: int

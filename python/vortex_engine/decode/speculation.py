@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from vortex_engine.decode.cost import CostModel
 from vortex_engine.decode.drafters.early_exit import early_exit_drafter
 from vortex_engine.decode.drafters.model import ModelDrafter
-from vortex_engine.decode.drafters.mtp import MultiTokenDrafter
+from vortex_engine.decode.drafters.mtp import HeadsFn, MultiTokenDrafter
 from vortex_engine.decode.drafters.ngram import NgramDrafter
 from vortex_engine.decode.drafters.prefix import prefix_drafter
 from vortex_engine.decode.drafters.retokenise import RetokenisingDrafter
@@ -44,6 +44,7 @@ class DraftSource:
     tokenizer: Tokenizer
     second: SecondModel | None
     tables: tuple[GramTable, ...]
+    heads: HeadsFn
 
     @property
     def max_block(self) -> int:
@@ -60,14 +61,14 @@ def _early_exit(source: DraftSource) -> Drafter:
     return early_exit_drafter(source.sweep, source.state, source.sampler, n_layers)
 
 
-def _mtp(source: DraftSource) -> Drafter:
-    heads, rows = source.parts.decoder.multi_token, hidden_rows(source.state)
-    assert heads is not None and rows is not None  # checked with the arguments
-    return MultiTokenDrafter(heads.logits, rows, source.sampler)
-
-
 def _ngram(source: DraftSource) -> Drafter:
     return NgramDrafter(source.tables, "prompt" if source.options.exact_copy_mode else "all", source.max_block)
+
+
+def _mtp(source: DraftSource) -> Drafter:
+    rows = hidden_rows(source.state)
+    assert rows is not None  # checked with the arguments
+    return MultiTokenDrafter(source.heads, rows, source.sampler)
 
 
 def _model(source: DraftSource) -> Drafter:
@@ -87,7 +88,7 @@ _MAKERS: dict[str, Callable[[DraftSource], Drafter]] = {
 }
 
 
-def check_drafters(options: GenerationOptions, parts: LoadedParts, second: SecondModel | None) -> None:
+def check_drafters(options: GenerationOptions, second: SecondModel | None, *, has_heads: bool) -> None:
     """Refuse a drafter that this model does not have.
 
     Raises:
@@ -95,7 +96,7 @@ def check_drafters(options: GenerationOptions, parts: LoadedParts, second: Secon
     """
     if "model" in options.drafters and second is None:
         raise ValueError("speculate names the drafter 'model': load the model with draft_model=DIR to have one")
-    if "mtp" in options.drafters and parts.decoder.multi_token is None:
+    if "mtp" in options.drafters and not has_heads:
         raise ValueError(
             "speculate names the drafter 'mtp': this model has no multi-token heads (mtp_k in its config.json); "
             "python -m vortex_engine.train.multi_token trains some"
@@ -107,11 +108,12 @@ def make_drafters(source: DraftSource) -> list[Drafter]:
     names = source.options.drafters
     if source.options.speculate == "auto":
         # Prefixes that are the whole weights draft at the price of the model itself.
+        decoder = source.parts.decoder
         available = {
             "ngram": True,
-            "mtp": source.parts.decoder.multi_token is not None,
             "model": source.second is not None,
-            "prefix": source.parts.decoder.has_residuals,
+            "mtp": decoder.multi_token is not None,
+            "prefix": decoder.has_residuals,
         }
         names = tuple(name for name, is_there in available.items() if is_there)
     return [_MAKERS[name](source) for name in names]

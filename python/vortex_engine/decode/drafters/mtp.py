@@ -13,23 +13,23 @@ from numpy.typing import NDArray
 from vortex_engine.decode.sampler import Sampler
 from vortex_engine.state import HiddenRows
 
-__all__ = ["MultiTokenDrafter"]
+__all__ = ["HeadsFn", "MultiTokenDrafter"]
+
+# State [1, hidden] -> logits [k, vocab], as `MultiTokenHeads.logits`.
+HeadsFn = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 class MultiTokenDrafter:
     """As many drafts as there are heads, chosen with the sampler's own processors and noise.
 
     Args:
-        heads: state [1, hidden] -> logits [k, vocab], as `MultiTokenHeads.logits`.
         rows: of the sequence's state.
     """
 
     name = "mtp"
     is_eager = False
 
-    def __init__(
-        self, heads: Callable[[NDArray[np.float32]], NDArray[np.float32]], rows: HiddenRows, sampler: Sampler
-    ) -> None:
+    def __init__(self, heads: HeadsFn, rows: HiddenRows, sampler: Sampler) -> None:
         self._heads = heads
         self._rows = rows
         self._sampler = sampler
