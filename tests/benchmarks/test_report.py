@@ -104,6 +104,7 @@ def test_the_plots_are_drawn_from_results(tmp_path: Path) -> None:
         "resident": {"shape": "m", "threads": 2, "entries": entries},
         "traces": {"entries": traces},
         "bad_limited": LIMITED,
+        "bad_ngram": {"entries": [{"contender": "ours", "kind": "edit", "limit": 8, "accepted_per_step": 6.0}]},
     }
     drawn = draw(results, tmp_path)
     assert [path.name for path in drawn] == list(report.PLOTS)
