@@ -28,12 +28,26 @@ std::unique_ptr<float[]> random_row(int64_t n, double spread, unsigned seed) {
 
 float largest(const float* row, int64_t n) { return *std::max_element(row, row + n); }
 
-double noise(uint64_t counter) {
-  uint64_t bits = counter;
+uint64_t mix(uint64_t bits) {
   bits = (bits ^ (bits >> 30)) * vx::kMix1;
   bits = (bits ^ (bits >> 27)) * vx::kMix2;
-  bits ^= bits >> 31;
-  return -std::log(-std::log((static_cast<double>(bits >> 12) + 0.5) * 0x1p-52));
+  return bits ^ (bits >> 31);
+}
+
+double noise(uint64_t counter) {
+  return -std::log(-std::log((static_cast<double>(mix(counter) >> 12) + 0.5) * 0x1p-52));
+}
+
+// The whole race at temperature 1, an id at a time.
+int64_t plain_race(const float* row, int64_t n, uint64_t seed, uint64_t position) {
+  const uint64_t start = mix(mix(seed + vx::kGamma) + (position + 1) * vx::kGamma);
+  int64_t winner = 0;
+  double best = -std::numeric_limits<double>::infinity();
+  for (int64_t id = 0; id < n; ++id) {
+    const double value = row[id] + noise(start + (static_cast<uint64_t>(id) + 1) * vx::kGamma);
+    if (value > best) best = value, winner = id;
+  }
+  return winner;
 }
 
 VX_TEST(maxima_and_nan) {
@@ -118,6 +132,7 @@ VX_TEST(ids_do_not_depend_on_level_or_threads) {
       const std::span<const float> logits(row.get(), static_cast<size_t>(vocab));
       for (const auto& law : laws) {
         const int64_t wanted = vx::bad_verify(plain, {}, logits, vocab, law, seed, 7).next_id;
+        if (law.temperature == 1.0) VX_CHECK(wanted == plain_race(row.get(), vocab, seed, 7));
         for (const vx::Simd level : vx::simd_available())
           for (const int threads : {1, 3}) {
             vx::Pool pool(threads, level);

@@ -5,14 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from vortex_engine.ops import SamplingLaw
-from vortex_engine.ops.reference_sampling import sample_row
 from vortex_engine.ops.sampling_law import MAX_SEED, check_integer, check_number
 
-__all__ = ["SamplingParams", "sample_token"]
+__all__ = ["SamplingParams"]
 
 _MAX_COUNT = 2**31 - 1
 
@@ -65,23 +61,3 @@ class SamplingParams:
     def law(self) -> SamplingLaw:
         """What does not depend on the sequence."""
         return SamplingLaw(self.temperature, self.top_k, self.top_p, self.min_p)
-
-
-def sample_token(logits: NDArray[np.float32], params: SamplingParams, seen: NDArray[np.bool_], position: int) -> int:
-    """Choose the token that stands at `position` of the sequence, with no other processor than a repetition penalty.
-
-    Args:
-        logits: float32 [vocab]; not changed.
-        params: the law to draw from.
-        seen: bool [vocab], the ids of prompt and output so far.
-        position: absolute, counted from the first token of the prompt.
-
-    Raises:
-        VortexError: the logits hold NaN or no finite maximum.
-    """
-    penalty = params.repetition_penalty
-    if penalty is not None and penalty != 1.0:
-        logits = logits.copy()
-        values = logits[seen]
-        logits[seen] = np.where(values < 0, values * np.float32(penalty), values / np.float32(penalty))
-    return sample_row(logits, params.law, int(params.seed), position)
