@@ -228,3 +228,19 @@ def test_the_drafter_follows_verified_blocks(pack: Callable[..., Path]) -> None:
         sampler.push((5,))
         drafter.accept((5,))
         assert list(drafter.draft()) == before
+
+
+def test_heads_read_the_state_of_an_adopted_sibling(pack: Callable[..., Path]) -> None:
+    with loaded(pack()) as (decoder, _):
+        heads, state = decoder.multi_token, decoder.new_state(64)
+        assert heads is not None
+        kept = hidden_rows(state)
+        assert kept is not None
+        decoder.forward(IDS[:3], state, "last")
+        mark = state.snapshot()
+        # The chain 129, 8, 9 with id 8 and id 40 in place of its number 1.
+        tree = np.asarray([129, 8, 9, 8, 40], np.int64)
+        decoder.forward(tree, state, "all", depths=np.asarray([1, 1], np.int64))
+        state.commit(mark, 1)
+        decoder.adopt(state, 3 + 3 + 1)
+        assert np.array_equal(heads.logits(kept.last), run_heads(decoder, np.asarray([*IDS[:3], 129, 40]))[2])

@@ -52,6 +52,24 @@ def test_a_draft_inside_a_block_leaves_no_trace() -> None:
     assert kept.last.base is None or kept.last.base.shape == (1, 2)
 
 
+def test_a_sibling_is_adopted_after_the_chain_is_cut() -> None:
+    kept = HiddenRows(2)
+    kept.append(4, rows(4))
+    mark = kept.snapshot()
+    # A chain at slots 4 to 6, siblings at 7 and 8.
+    for n_kept, slot in ((1, 7), (2, 8)):
+        kept.append(3, rows(5, 6, 7, 70, 80), n_siblings=2)
+        kept.commit(mark, n_kept)
+        assert np.array_equal(kept.last, rows(4 + n_kept))
+        kept.adopt(slot)
+        assert np.array_equal(kept.last, rows(10 * slot))
+        after = kept.snapshot()
+        kept.append(2, rows(8, 9))
+        kept.commit(after, 1)
+        assert np.array_equal(kept.last, rows(8))
+        kept.rollback(mark)
+
+
 def test_found_among_the_parts_of_a_sequence() -> None:
     kept = HiddenRows(2)
     assert hidden_rows(SequenceState(KVState(1, 1, 2, 4), [kept])) is kept

@@ -129,7 +129,7 @@ class Decoder:
         rows = {"all": h, "last": h[-1:], "none": h[:0]}[logits]
         normed = self._norm(rows) if len(rows) else rows
         if kept := hidden_rows(state):
-            kept.append(n_rows, normed if effort == FULL else None)
+            kept.append(n_rows, normed if effort == FULL else None, 0 if depths is None else len(depths))
         return planes.head(normed)[0] if len(rows) else np.empty((0, self.config.vocab_size), np.float32)
 
     def adopt(self, state: SequenceState, slot: int) -> None:
@@ -141,6 +141,8 @@ class Decoder:
         for keys, values in state.kv.layers:
             ops.kv_move(self._ctx, keys, values, slot, state.length)
         state.kv.length += 1
+        if kept := hidden_rows(state):
+            kept.adopt(slot)
 
     def _linear(self, rows: ops.Projections, activations: str, planes: str) -> PagedLinear:
         return PagedLinear(self._ctx, self._pager, rows.handles, rows.biases, activations, planes)

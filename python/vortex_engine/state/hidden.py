@@ -28,16 +28,28 @@ class HiddenRows:
         self._none = np.empty((0, hidden_size), np.float32)
         self._length = 0
         self._rows = self._none
+        self._siblings, self._first_slot = self._none, 0
 
     @property
     def last(self) -> NDArray[np.float32]:
         """[1, hidden] of the last position; [0, hidden] where its pass kept none."""
         return self._rows[-1:]
 
-    def append(self, n_positions: int, rows: NDArray[np.float32] | None) -> None:
-        """`n_positions` more, the newest of which have `rows` [R, hidden]; None where they are not exact."""
+    def append(self, n_positions: int, rows: NDArray[np.float32] | None, n_siblings: int = 0) -> None:
+        """`n_positions` more, the newest of which have `rows` [R, hidden]; None where they are not exact.
+
+        The last `n_siblings` rows are of siblings, which are no positions yet.
+        """
+        rows = self._none if rows is None else rows
+        n_chain = max(0, len(rows) - n_siblings)
         self._length += n_positions
-        self._rows = self._none if rows is None else rows
+        self._rows, self._siblings, self._first_slot = rows[:n_chain], rows[n_chain:], self._length
+
+    def adopt(self, slot: int) -> None:
+        """Append a sibling of the pass before, as `Decoder.adopt`."""
+        at = slot - self._first_slot
+        self._rows = self._siblings[at : at + 1].copy()
+        self._length += 1
 
     def snapshot(self) -> _Mark:
         """A mark to commit or roll back to."""
