@@ -26,7 +26,7 @@ def run(code: str, **environment: str) -> str:
 
 def test_registry_lists_the_kernels_and_never_chooses_them_itself():
     listed = {impl.name for impl in ops.implementations() if impl.backend == "triton"}
-    assert listed == {"paged_linear.triton", "tile_decode.triton"}
+    assert listed == {"bad_verify.triton", "paged_linear.triton", "tile_decode.triton"}
     assert ops.select("tile_decode").backend == "cpu"
     with pytest.raises(errors.BackendUnavailableError, match="has no SIMD levels, avx2 was forced"):
         ops.select("tile_decode", "triton", "avx2")
@@ -74,6 +74,7 @@ COMPILE = """
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from vortex_engine.kernels.bad_verify import choose_kernel
 from vortex_engine.kernels.paged_linear import SEGMENT_COLS, partial_kernel, sum_kernel
 from vortex_engine.kernels.tile_decode import tile_decode_kernel
 
@@ -93,6 +94,9 @@ for sm, variants in ((80, every), (90, 1 << 5)):
     text = ptx(partial_kernel, sm, BLOCK_M=16, SEGMENT=SEGMENT_COLS, **bits, **FIELDS)
     assert "fma.rn.f32" in text and ".ftz" not in text
 assert "add.rn.f32" in ptx(sum_kernel, 80, HAS_BIAS=True, BLOCK_N=128)
+types = dict(p_logits="*fp32", p_law="*fp64", p_place="*i64", p_out="*i64")
+for law in ((True, False, False), (False, True, True)):
+    ptx(choose_kernel, 80, types, BLOCK=1024, **dict(zip(("IS_GREEDY", "HAS_TOP_K", "HAS_TOP_P"), law)))
 print("compiled")
 """
 
