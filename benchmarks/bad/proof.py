@@ -80,9 +80,14 @@ def run_task(task: Task) -> dict[str, int]:
     return counts
 
 
-def drafter_plans(block_sizes: Sequence[int]) -> tuple[tuple[str, int], ...]:
-    """(drafter, block size): each drafter alone with each size, and those that are chosen together."""
-    alone = [(drafter, size) for drafter in DRAFTER_NAMES for size in block_sizes]
+def drafter_plans(block_sizes: Sequence[int], *, has_heads: bool) -> tuple[tuple[str, int], ...]:
+    """(drafter, block size): each drafter alone with each size, and those that are chosen together.
+
+    Args:
+        has_heads: the model has multi-token heads.
+    """
+    drafters = [name for name in DRAFTER_NAMES if has_heads or name != "mtp"]
+    alone = [(drafter, size) for drafter in drafters for size in block_sizes]
     together = [names for names in ("auto", "ngram+prefix", "ngram+model") if is_available(names)]
     return (*alone, *((names, size) for names in together for size in (8, 0)))
 
@@ -91,10 +96,11 @@ def make_tasks(work: Path, data: Path, n_prompts: int, *, every: bool, quick: bo
     """The whole proof, in an order in which every model comes early."""
     models = _models(work, data)
     steps = _EVERY_NTH | dict.fromkeys(ARCHITECTURES, _RANDOM_NTH)
-    plans = drafter_plans(_QUICK_BLOCK_SIZES if quick else BLOCK_SIZES)
     columns: list[list[Task]] = []
     for offset, (name, path) in enumerate(models.items()):
         step = steps[name]
+        sizes = _QUICK_BLOCK_SIZES if quick else BLOCK_SIZES
+        plans = drafter_plans(sizes, has_heads=name in ARCHITECTURES)
         indices = range(offset % step, n_prompts, step)
         # A second model with the same tokenizer, for nano one with another.
         draft = models["qwen3" if name == "llama" else "llama"] if name in ARCHITECTURES else models["stories260K"]

@@ -14,6 +14,7 @@ from vortex_engine.models.config import FAMILIES
 
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
 _VOCAB, _HIDDEN, _INNER, _LAYERS, _HEADS, _KV_HEADS, _HEAD_DIM = 320, 96, 208, 3, 6, 2, 16
+_HEADS_OF_TOKENS = 2
 
 
 def write_random_model(folder: Path, architecture: str) -> None:
@@ -33,6 +34,7 @@ def write_random_model(folder: Path, architecture: str) -> None:
         "rope_theta": 10000.0,
         "hidden_act": "silu",
         "tie_word_embeddings": False,
+        "mtp_k": _HEADS_OF_TOKENS,
         "bos_token_id": None,
         "eos_token_id": None,
     }
@@ -59,6 +61,7 @@ def _tensors(architecture: str) -> dict[str, Bits]:
         shapes[at + "self_attn.o_proj.weight"] = (_HIDDEN, q_rows)
         shapes |= {at + f"mlp.{name}_proj.weight": (_INNER, _HIDDEN) for name in ("gate", "up")}
         shapes[at + "mlp.down_proj.weight"] = (_HIDDEN, _INNER)
+    shapes |= {f"mtp.{i}.weight": (_HIDDEN, _HIDDEN) for i in range(_HEADS_OF_TOKENS)}
     shapes |= {"model.norm.weight": (_HIDDEN,), "lm_head.weight": (_VOCAB, _HIDDEN)}
     tensors: dict[str, Bits] = {}
     for name, shape in shapes.items():

@@ -37,7 +37,8 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_random_models_of_every_architecture_speculate_exactly(architecture: str, tmp_path: Path) -> None:
     model = make(tmp_path, architecture)
     with loaded_models(model, model) as models:
-        counts = compare_prompt(models, PROMPT, ARCHITECTURES.index(architecture), 8, drafter_plans((4,)), every=False)
+        plans = drafter_plans((4,), has_heads=True)
+        counts = compare_prompt(models, PROMPT, ARCHITECTURES.index(architecture), 8, plans, every=False)
     assert counts["all: drafted"] > 0 and counts["all: different_tokens"] == counts["all: different_bits"] == 0
     assert {f"{drafter}: runs" for drafter in DRAFTER_NAMES} < set(counts)
 
@@ -58,7 +59,7 @@ def test_a_rejected_position_that_is_kept_is_counted(packed: Path, monkeypatch: 
 
 
 def test_every_case_of_a_drafter_meets_every_setting_and_law() -> None:
-    plans = drafter_plans(BLOCK_SIZES)
+    plans = drafter_plans(BLOCK_SIZES, has_heads=True)
     met = {
         (c.drafter, c.block_size, c.setting, c.law) for i in range(0, 21 * 64, 21) for c in cases(i, plans, every=False)
     }

@@ -47,7 +47,7 @@ class Block:
 
 @dataclass
 class DrafterCounts:
-    """What one drafter did in one generation; siblings that were right are among the accepted."""
+    """What one drafter did in one generation; siblings are counted apart from the chain's drafts."""
 
     blocks: int = 0
     drafted: int = 0

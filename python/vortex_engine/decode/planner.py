@@ -101,7 +101,7 @@ class Planner:
             record = self._records[block.drafter]
             record.counts.blocks += 1
             record.counts.drafted += len(block.token_ids)
-            record.counts.accepted += n_accepted + took_sibling
+            record.counts.accepted += n_accepted
             record.counts.siblings += len(block.siblings)
             record.counts.siblings_accepted += took_sibling
             for i, confidence in enumerate(block.confidences[: n_accepted + 1]):

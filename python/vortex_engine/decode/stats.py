@@ -46,8 +46,8 @@ def generation_stats(
         prefill_tokens_per_s = n_prompt_tokens / (prefill_end - start)
     if first is not None:
         ttft_s = first - start
-    n_drafted = sum(count.drafted for count in planner.counts.values())
-    n_accepted = sum(count.accepted for count in planner.counts.values())
+    n_drafted = sum(count.drafted + count.siblings for count in planner.counts.values())
+    n_accepted = sum(count.accepted + count.siblings_accepted for count in planner.counts.values())
     return {
         **counters,
         **_placement(parts),

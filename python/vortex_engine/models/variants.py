@@ -107,23 +107,31 @@ class VariantModel:
         }
 
     def _paged_linear(
-        self, pager: Any, handles: Sequence[int], x: Floats, biases: Sequence[Floats | None], activations: str
+        self,
+        pager: Any,
+        handles: Sequence[int],
+        x: Floats,
+        biases: Sequence[Floats | None],
+        activations: str,
+        planes: str,
     ) -> list[Floats]:
         if self._sums is not None:
             # Without biases, which are no output of the matrix.
             none = [None] * len(handles)
-            outputs = self._linear(pager, handles, x, none, activations)
+            outputs = self._linear(pager, handles, x, none, activations, planes)
             for variant, twins in self._variants.items():
-                others = self._linear(pager, [twins[self._names[handle]] for handle in handles], x, none, activations)
+                replaced = [twins[self._names[handle]] for handle in handles]
+                others = self._linear(pager, replaced, x, none, activations, planes)
                 self._sums.add(variant, handles, outputs, others)
-        return self._linear(pager, [self._replaced.get(handle, handle) for handle in handles], x, biases, activations)
+        replaced = [self._replaced.get(handle, handle) for handle in handles]
+        return self._linear(pager, replaced, x, biases, activations, planes)
 
-    def _embed_rows(self, pager: Any, handle: int, ids: Ids) -> Floats:
+    def _embed_rows(self, pager: Any, handle: int, ids: Ids, planes: str) -> Floats:
         if self._sums is not None:
-            rows = self._rows(pager, handle, ids)
+            rows = self._rows(pager, handle, ids, planes)
             for variant, twins in self._variants.items():
-                self._sums.add(variant, [handle], [rows], [self._rows(pager, twins[self._names[handle]], ids)])
-        return self._rows(pager, self._replaced.get(handle, handle), ids)
+                self._sums.add(variant, [handle], [rows], [self._rows(pager, twins[self._names[handle]], ids, planes)])
+        return self._rows(pager, self._replaced.get(handle, handle), ids, planes)
 
 
 class _Sums:
