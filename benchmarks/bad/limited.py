@@ -29,7 +29,7 @@ _ALONE = ("prefix", "ngram", "ngram+prefix")  # drafters that tell who does it
 _SPECULATE = {PLAIN: "off", BAD: "auto"} | {drafter: drafter for drafter in _ALONE}
 _LLAMA, _LOOKUP = "llama.cpp", "llama.cpp, n-gram lookup"
 _BESIDES = 90_000_000
-_NEW_TOKENS, _WARM_UP_TOKENS = 128, 8
+_NEW_TOKENS, _WARM_UP_TOKENS = 64, 8
 # Plain speeds do not depend on the text, so slow ones are taken from its beginning.
 _PLAIN_TOKENS, _PEER_PLAIN_TOKENS = 32, 12
 _PER_KIND = 2
@@ -179,7 +179,10 @@ def _add_llama(
     share: float,
     expected: list[list[int]],
 ) -> None:
-    for engine, kind, n_tokens in ((_LLAMA, "off", _PEER_PLAIN_TOKENS), (_LOOKUP, lookup, n_new)):
+    ways = [(_LLAMA, "off", _PEER_PLAIN_TOKENS)]
+    if share in (1.0, MAIN_SHARE):  # elsewhere it would take the longest of all
+        ways.append((_LOOKUP, lookup, n_new))
+    for engine, kind, n_tokens in ways:
         try:
             with memory_group(_limit(setting, setting.wide_packed(), prompts, share)) as group:
                 drop_page_cache()
