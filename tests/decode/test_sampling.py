@@ -22,7 +22,7 @@ CHI_SQUARE_LIMIT = {1: 15.14, 2: 18.42, 3: 21.11, 4: 23.51, 5: 25.74, 7: 29.88, 
 
 def draw(logits: NDArray[np.float32], position: int = 0, **params: Any) -> int:
     chosen = SamplingParams(**params)
-    return ops.bad_verify(CTX, NO_DRAFT, logits[None], chosen.law, chosen.seed, position)[1]
+    return ops.bad_verify(CTX, NO_DRAFT, logits[None], chosen, chosen.seed, position)[1]
 
 
 def law(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float64]:
@@ -95,7 +95,7 @@ def test_filters_of_a_large_vocabulary_agree_with_transformers() -> None:
         (2.0, {"top_k": 4000, "top_p": 0.8, "min_p": 0.001}),
     ]:
         logits = random.normal(0, spread, 20011).astype(np.float32)
-        kept = kept_ids(logits, SamplingParams(temperature=0.7, **params).law)
+        kept = kept_ids(logits, SamplingParams(temperature=0.7, **params))
         scores = torch.from_numpy(logits)[None] / 0.7
         warpers = transformers.generation.logits_process
         for name, warper in [

@@ -41,7 +41,12 @@ def bench(
     block_size: BlockSizeOption = None,
     draft_model: DraftModelOption = None,
     prompt_file: Annotated[
-        Path | None, typer.Option(help="Text to continue. Default: ids spread over the vocabulary, no text at all.")
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="Text to continue. Default: ids spread over the vocabulary, no text at all.",
+        ),
     ] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Say why it is not faster, and what to buy or change.")

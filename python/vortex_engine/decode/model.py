@@ -93,10 +93,11 @@ def load(
         activations=activations,
     )
     try:
+        tokenizer = load_tokenizer(parts.directory.path)
         if table is not None:
             check_tokenizer(table, parts.directory.path)
         second = None if draft_model is None else load_second_model(draft_model, threads)
-        return Model(parts, load_tokenizer(parts.directory.path), second, table)
+        return Model(parts, tokenizer, second, table)
     except BaseException:
         parts.pager.close()
         raise

@@ -50,7 +50,7 @@ class Sampler:
         if entropy_top_k < 1:
             raise ValueError(f"entropy_top_k must be an integer of at least 1, got {entropy_top_k!r}")
         self._ctx = ctx
-        self._law, self._seed = params.law, int(params.seed)
+        self._seed = int(params.seed)
         self._params = params
         self._processors = make_processors(params)
         self._constraint = constraint
@@ -80,7 +80,7 @@ class Sampler:
         """
         draft = np.ascontiguousarray(draft_ids, dtype=np.int64)
         if not self._processors and self._constraint is None:
-            return ops.bad_verify(self._ctx, draft, logits, self._law, self._seed, self._length)
+            return ops.bad_verify(self._ctx, draft, logits, self._params, self._seed, self._length)
         if len(logits) != len(draft) + 1:
             raise ValueError(
                 f"[verify] logits must have one row more than the {len(draft)} drafted ids, got {len(logits)}"
@@ -156,7 +156,7 @@ class Sampler:
         return token_id, _confidence(row, token_id, self._entropy_top_k)
 
     def _choose(self, row: NDArray[np.float32], n_after: int) -> int:
-        return ops.bad_verify(self._ctx, _NO_DRAFT, row[None], self._law, self._seed, self._length + n_after)[1]
+        return ops.bad_verify(self._ctx, _NO_DRAFT, row[None], self._params, self._seed, self._length + n_after)[1]
 
     def _assume(self, token_id: int) -> None:
         if self._history is not None:

@@ -14,14 +14,13 @@ _MAX_COUNT = 2**31 - 1
 
 
 @dataclass(frozen=True)
-class SamplingParams:
-    """How a token is chosen; `temperature=0` is greedy and takes the lowest id on ties. None is off.
+class SamplingParams(SamplingLaw):
+    """How a token is chosen: a law, and what depends on the sequence. None is off.
 
     Order, as in transformers: repetition, presence and frequency penalty, no-repeat n-grams, a constraint, then the
     law: temperature, top-k, top-p, min-p, one draw.
 
     Attributes:
-        temperature, top_k, top_p, min_p: the law, see `ops.SamplingLaw`.
         repetition_penalty: divides positive and multiplies negative logits of ids in the sequence, prompt included
             (arXiv 1909.05858, section 4.1); 1 is off.
         seed: randomness of a token depends only on it and the token's position.
@@ -34,10 +33,6 @@ class SamplingParams:
         ValueError: a number outside of its range.
     """
 
-    temperature: float = 0.0
-    top_k: int | None = None
-    top_p: float | None = None
-    min_p: float | None = None
     repetition_penalty: float | None = None
     seed: int = 0
     presence_penalty: float | None = None
@@ -46,7 +41,7 @@ class SamplingParams:
     no_repeat_ngram: int | None = None
 
     def __post_init__(self) -> None:
-        self.law  # noqa: B018 - making it checks the law's own numbers
+        super().__post_init__()
         if self.repetition_penalty is not None:
             check_number("repetition_penalty", self.repetition_penalty, 0.0, math.inf)
         check_integer("seed", self.seed, 0, MAX_SEED)
@@ -56,8 +51,3 @@ class SamplingParams:
         for name in ("penalty_window", "no_repeat_ngram"):
             if getattr(self, name) is not None:
                 check_integer(name, getattr(self, name), 1, _MAX_COUNT)
-
-    @property
-    def law(self) -> SamplingLaw:
-        """What does not depend on the sequence."""
-        return SamplingLaw(self.temperature, self.top_k, self.top_p, self.min_p)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vortex_engine.c3.directory import open_directory
 from vortex_engine.decode.load import LoadedParts, load_parts, model_path
-from vortex_engine.errors import BudgetError
+from vortex_engine.errors import BudgetError, VortexError
 from vortex_engine.profile import parse_bytes
 from vortex_engine.state import SequenceState
 from vortex_engine.tok import Tokenizer, load_tokenizer
@@ -62,11 +62,12 @@ def load_second_model(path: str | os.PathLike[str], threads: int | None) -> Seco
 
 
 class SecondModel:
-    """A decoder with its tokenizer; see `drafters.followed.SecondModel`."""
+    """A decoder with its tokenizer; one sweep at a time, from any thread."""
 
     def __init__(self, parts: LoadedParts, tokenizer: Tokenizer) -> None:
         self._parts = parts
-        self._lock = threading.Lock()  # one sweep at a time, as the first model
+        self._lock = threading.Lock()
+        self._closed = False
         self.tokenizer = tokenizer
 
     @property
@@ -77,21 +78,29 @@ class SecondModel:
 
     @property
     def context_length(self) -> int:
+        """The most tokens of a sequence."""
         return self._parts.decoder.config.max_position_embeddings
 
     @property
     def prefill_chunk(self) -> int:
+        """Tokens of a sweep over a prompt."""
         return self._parts.prefill_chunk
 
     def new_state(self, capacity: int) -> SequenceState:
+        """As `Decoder.new_state`."""
         return self._parts.decoder.new_state(capacity)
 
     def sweep(
         self, token_ids: NDArray[np.int64], state: SequenceState, logits: Literal["last", "none"]
     ) -> NDArray[np.float32]:
+        """As `Decoder.forward`."""
         with self._lock:
+            if self._closed:
+                raise VortexError("the model is closed; load it again")
             return self._parts.decoder.forward(token_ids, state, logits)
 
     def close(self) -> None:
         """Free its weights."""
-        self._parts.pager.close()
+        with self._lock:
+            self._closed = True
+            self._parts.pager.close()

@@ -4,30 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vortex_engine.state import SequenceState
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
-__all__ = ["FollowedModel", "SecondModel"]
+    from vortex_engine.decode.second_model import SecondModel
+    from vortex_engine.state import SequenceState
 
-
-class SecondModel(Protocol):
-    """What is asked of the model that drafts; its ids are its own tokenizer's."""
-
-    @property
-    def context_length(self) -> int: ...
-
-    @property
-    def prefill_chunk(self) -> int: ...
-
-    def new_state(self, capacity: int) -> SequenceState: ...
-
-    def sweep(
-        self, token_ids: NDArray[np.int64], state: SequenceState, logits: Literal["last", "none"]
-    ) -> NDArray[np.float32]: ...
+__all__ = ["FollowedModel"]
 
 
 class FollowedModel:

@@ -7,8 +7,9 @@ from collections.abc import Generator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from vortex_engine.decode.drafters.followed import FollowedModel, SecondModel
+from vortex_engine.decode.drafters.followed import FollowedModel
 from vortex_engine.decode.sampler import Sampler
+from vortex_engine.decode.second_model import SecondModel
 
 __all__ = ["ModelDrafter"]
 

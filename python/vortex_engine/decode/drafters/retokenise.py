@@ -10,7 +10,8 @@ from collections.abc import Generator, Sequence
 
 import numpy as np
 
-from vortex_engine.decode.drafters.followed import FollowedModel, SecondModel
+from vortex_engine.decode.drafters.followed import FollowedModel
+from vortex_engine.decode.second_model import SecondModel
 from vortex_engine.tok import Tokenizer
 
 __all__ = ["RetokenisingDrafter"]
@@ -43,6 +44,8 @@ class RetokenisingDrafter:
             while branch.room > len(step):
                 logits = branch.step(step)
                 best = int(np.argmax(logits))
+                if not np.isfinite(logits[best]):
+                    return
                 drafted.append(best)
                 step = [best]
                 confidence *= float(1 / np.exp(np.minimum(logits - logits[best], 0.0)).sum())
@@ -60,8 +63,8 @@ class RetokenisingDrafter:
         self._ids.extend(token_ids)
 
     def _in_our_ids(self, theirs: Sequence[int], drafted: Sequence[int]) -> list[int]:
-        before = self._theirs.decode(theirs)
-        added = self._theirs.decode([*theirs, *drafted])[len(before) :]
+        before = theirs[-_UNSETTLED:]
+        added = self._theirs.decode([*before, *drafted])[len(self._theirs.decode(before)) :]
         tail = self._ids[-_CONTEXT_IDS:]
         together = self._ours.encode_ordinary(self._ours.decode(tail) + added)
         if together[: len(tail)] == tail:
