@@ -16,7 +16,8 @@ inline Activations activations_by_name(const char* op, const std::string& name) 
 inline Planes planes_by_name(const char* op, const std::string& name) {
   if (name == "all") return Planes::all;
   if (name == "prefix") return Planes::prefix;
-  throw ArgumentError(std::string("[") + op + "] planes must be all or prefix, got " + name);
+  if (name == "resident") return Planes::resident;
+  throw ArgumentError(std::string("[") + op + "] planes must be all, prefix or resident, got " + name);
 }
 
 }  // namespace vx

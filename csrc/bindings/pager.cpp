@@ -123,7 +123,7 @@ void bind_pager(py::module_& m) {
       .def(
           "add_file", [](Pager& pager, const std::string& path) { return pager.add_file(path); }, py::arg("path"))
       .def("add_matrix", add_matrix, py::arg("name"), py::arg("file"), py::arg("base_offset"), py::arg("index"))
-      .def("start", &Pager::start, py::arg("sweep"), Release())
+      .def("start", &Pager::start, py::arg("sweep"), py::arg("drafted") = std::vector<int>{}, Release())
       .def("shape",
            [](const Pager& pager, int handle) {
              const Matrix& matrix = pager.matrix(handle);

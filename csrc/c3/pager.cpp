@@ -122,7 +122,7 @@ uint64_t Pager::total_bytes() const {
   return total;
 }
 
-void Pager::start(const std::vector<int>& sweep) {
+void Pager::start(const std::vector<int>& sweep, const std::vector<int>& drafted) {
   require(!started_ && !closed_, "start is called once, before close");
   for (int handle : sweep) {
     static_cast<void>(matrix(handle));
@@ -135,9 +135,15 @@ void Pager::start(const std::vector<int>& sweep) {
                          std::to_string(minimum_budget()) + " bytes for this model (its largest tile has " +
                          std::to_string(largest) + " bytes)");
   }
-  for (int handle : sweep)
-    for (size_t i = 0; i < matrices_[handle].tiles.size(); ++i)
+  for (int handle : drafted)
+    require(std::count(sweep.begin(), sweep.end(), handle) == 1, "a drafted matrix is in the sweep");
+  for (int handle : sweep) {
+    const bool is_drafted = std::count(drafted.begin(), drafted.end(), handle) > 0;
+    for (size_t i = 0; i < matrices_[handle].tiles.size(); ++i) {
       sweep_.push_back(matrices_[handle].first_tile + static_cast<int64_t>(i));
+      if (is_drafted) drafted_.push_back(sweep_.back());
+    }
+  }
   tiles_ = std::make_unique<PagedTile[]>(stored_bytes_.size());
   plan_residency(true);
   started_.store(true, std::memory_order_release);

@@ -131,7 +131,8 @@ class Pager {
   void verify(int handle);
 
   // Fixes who is resident for this order of matrices and starts reading. Matrices left out can only be looked up.
-  void start(const std::vector<int>& sweep);
+  // drafted: of the sweep, those whose tiles drafts want whole where there is room, see acquire_prefix.
+  void start(const std::vector<int>& sweep, const std::vector<int>& drafted = {});
 
   PinnedTile acquire(int handle, int64_t tile, Access access);
   // For a low-precision copy. Nothing is read or waited for where the prefix is kept and was read before, which counts
@@ -219,6 +220,7 @@ class Pager {
   int max_wanted_ = 0;
   std::unique_ptr<PagedTile[]> tiles_;
   std::vector<int64_t> sweep_;                            // tiles in order
+  std::vector<int64_t> drafted_;                          // of the sweep, in its order
   std::vector<int64_t> fill_;                             // those that the plan makes resident
   std::atomic<Adaptation*> adaptation_{nullptr};          // null where nobody is ever displaced
   std::vector<std::unique_ptr<Adaptation>> adaptations_;  // it, and one before that an acquire may still be in

@@ -83,7 +83,13 @@ class StablePolicy : public Policy {
       room -= extra * plan.slot_bytes;
     }
     const bool keeps_prefixes = plan.resident_bytes > 0;
-    room = spread(streamed, input.sweep, room, &plan);
+    uint64_t drafted = 0;
+    for (int64_t t : input.drafted) drafted += streamed[t];
+    if (keeps_prefixes && drafted <= room / 2) room = spread(streamed, input.drafted, room, &plan);
+    std::vector<int64_t> others;
+    for (int64_t t : input.sweep)
+      if (!plan.resident[t]) others.push_back(t);
+    room = spread(streamed, others, room, &plan);
     for (int64_t t : input.sweep) plan.prefix_kept[t] = keeps_prefixes && input.prefix_bytes[t] > 0;
     std::vector<int64_t> looked_up;
     for (size_t t = 0; t < stored.size(); ++t)

@@ -16,6 +16,7 @@ struct PlanInput {
   const std::vector<uint64_t>& stored_bytes;  // by tile id
   const std::vector<uint64_t>& prefix_bytes;  // by tile id, stored; 0 for a tile that has no residual
   const std::vector<int64_t>& sweep;          // tile ids in sweep order; a tile not in it is only looked up
+  const std::vector<int64_t>& drafted;        // of the sweep, in its order: tiles that drafts want whole
   int prefetch_depth;
   bool keeps_prefixes = true;  // of the whole sweep, where the budget holds them
 };
@@ -40,7 +41,8 @@ class Policy {
 // stable: a fixed subset, spread evenly over the sweep, stays; the rest streams through a small prefetched ring. On a
 // cyclic scan this hits the budget's fraction, which is optimal, where LRU hits nothing. Where the budget holds every
 // prefix of the sweep, they all stay and only residuals stream: slots are about half as large, so that the ring costs
-// little even near the full budget, and the resident prefixes are a low-precision copy of the model. Where access turns
+// little even near the full budget, and the resident prefixes are a low-precision copy of the model. Tiles that drafts
+// want whole are the first to stay then, if they leave half of the room to the others. Where access turns
 // out to be skewed, residents make room, and kept prefixes go if they lose (see Adaptation).
 // lru: the whole budget is slots, the least recently used one is replaced, nothing is prefetched.
 std::unique_ptr<Policy> make_policy(PolicyKind kind);

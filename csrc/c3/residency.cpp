@@ -10,7 +10,7 @@ namespace vx {
 // Nothing is pinned, being read or unlocked. Failures stay; all else is absent then.
 void Pager::plan_residency(bool keeps_prefixes) {
   const ResidencyPlan plan =
-      policy_->plan({budget_bytes_, stored_bytes_, prefix_bytes_, sweep_, prefetch_depth_, keeps_prefixes});
+      policy_->plan({budget_bytes_, stored_bytes_, prefix_bytes_, sweep_, drafted_, prefetch_depth_, keeps_prefixes});
 
   slot_bytes_ = plan.slot_bytes;
   if (arena_.bytes() == 0)

@@ -21,7 +21,9 @@ PinnedTile acquire_planes(Pager& pager, int handle, int64_t tile, Access access,
 }
 
 PanelReader open_planes(const TileView& view, int64_t panel, PanelScratch& scratch, Planes planes) {
-  return planes == Planes::all ? open_panel(view, panel, scratch) : open_prefix_panel(view, panel, scratch);
+  const bool is_whole = view.residual || view.entry->residual_bytes == 0;
+  return planes == Planes::all || (planes == Planes::resident && is_whole) ? open_panel(view, panel, scratch)
+                                                                           : open_prefix_panel(view, panel, scratch);
 }
 
 // Workers that share a tile share its pin: the first one acquires it, the last one lets it go.

@@ -23,8 +23,9 @@ struct LinearPart {
 enum class Activations { f32, int8 };
 
 // What is read of a tile: all of it, or of an `exact` tile only the prefix, which is a low-precision copy (FORMAT.md
-// section 5). The second leaves the sweep and what the pager learns from it alone.
-enum class Planes { all, prefix };
+// section 5), or what of it is in RAM: all where that is resident, else the prefix. The last two leave the sweep and
+// what the pager learns from it alone.
+enum class Planes { all, prefix, resident };
 
 // x: [n_rows, in_features] fp32. Each output is one FMA chain over k ascending, from zero; the bias is added last. All
 // rows share one decode of the weights, and each tile is pinned once for the whole call.

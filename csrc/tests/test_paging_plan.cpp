@@ -138,7 +138,7 @@ VX_TEST(missing_tiles_are_spread_evenly) {
   const auto policy = vx::make_policy(PolicyKind::stable);
   for (uint64_t percent : {20, 40, 60, 90}) {
     const vx::ResidencyPlan plan =
-        policy->plan({200 * 8192 * percent / 100, stored, std::vector<uint64_t>(200, 0), sweep, 4});
+        policy->plan({200 * 8192 * percent / 100, stored, std::vector<uint64_t>(200, 0), sweep, {}, 4});
     VX_CHECK(plan.resident_bytes + plan.n_slots * plan.slot_bytes <= 200 * 8192 * percent / 100);
     const double share = static_cast<double>(plan.resident_bytes) / (200 * 8192);
     double kept = 0;
@@ -147,6 +147,29 @@ VX_TEST(missing_tiles_are_spread_evenly) {
       VX_CHECK(std::abs(kept - share * (i + 1)) <= 1.0);
     }
   }
+}
+
+VX_TEST(what_drafts_want_whole_stays_first_if_it_leaves_half_of_the_room) {
+  const std::vector<uint64_t> stored(200, 8192), prefixes(200, 4096), none(200, 0);
+  std::vector<int64_t> sweep(200);
+  for (int64_t i = 0; i < 200; ++i) sweep[i] = i;
+  const auto policy = vx::make_policy(PolicyKind::stable);
+  const uint64_t budget = 200 * 8192 * 75 / 100;
+  const auto n_whole = [&](const std::vector<uint64_t>& prefix_bytes, int64_t n_drafted) {
+    const std::vector<int64_t> drafted(sweep.end() - n_drafted, sweep.end());
+    const vx::ResidencyPlan plan = policy->plan({budget, stored, prefix_bytes, sweep, drafted, 4});
+    VX_CHECK(plan.resident_bytes + plan.n_slots * plan.slot_bytes <= budget);
+    int64_t kept = 0, n_resident = 0;
+    for (int64_t t = 0; t < 200; ++t) {
+      n_resident += plan.resident[t];
+      kept += plan.resident[t] && t >= 200 - n_drafted;
+    }
+    VX_CHECK(n_resident > 90 * (prefix_bytes[0] > 0));
+    return kept;
+  };
+  VX_CHECK_EQ(n_whole(prefixes, 40), 40);
+  VX_CHECK(n_whole(prefixes, 80) < 50);  // too many: they have their share, as all
+  VX_CHECK(n_whole(none, 40) < 40);      // no prefixes are kept, so drafts read it all anyway
 }
 
 }  // namespace

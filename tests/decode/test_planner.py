@@ -64,7 +64,7 @@ def generate(
         n_accepted = 0
         while n_accepted < len(block.token_ids) and machine.random.random() < acceptance(block, n_accepted):
             n_accepted += 1
-        planner.observe(block, n_accepted, machine.sweep(1 + len(block.token_ids)))
+        planner.observe(block, n_accepted, machine.sweep(block.n_rows))
         blocks.append(block)
         made += 1 + n_accepted
     return blocks
@@ -125,6 +125,41 @@ def test_the_better_of_two_drafters_is_chosen() -> None:
     counts = planner.counts
     assert counts["prefix"].accepted > 10 * counts["ngram"].accepted
     assert counts["prefix"].drafted >= counts["prefix"].accepted
+
+
+class BranchingSimulation(SimulatedDrafter):
+    """With two second thoughts about each draft."""
+
+    def others(self, depth: int, n: int) -> list[tuple[int, float]]:
+        return [(1, 0.6), (2, 0.3)][:n]
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_siblings_stand_where_they_are_likely_to_be_needed_and_rows_are_cheap(fixed: bool) -> None:
+    def siblings(slope_s: float, confidence: float) -> list[int]:
+        machine = Machine(base_s=1.0, slope_s=slope_s)
+        drafter = BranchingSimulation(machine, "prefix", 0.01, lambda: confidence)
+        planner = Planner([drafter], CostModel(), max_block=4, max_siblings=5, fixed=fixed, clock=machine.clock)
+        blocks = generate(machine, planner, 200, lambda *_: confidence)
+        return [sibling.depth for block in blocks[20:] for sibling in block.siblings if len(block.token_ids) == 4]
+
+    cheap = siblings(0.001, 0.7)
+    assert cheap.count(1) > cheap.count(4)  # the chain holds less and less often
+    assert len(siblings(0.3, 0.7)) < 5 < len(cheap)
+    assert not siblings(0.02, 0.999)
+
+
+def test_siblings_are_calibrated_one_by_one() -> None:
+    machine = Machine(base_s=1.0, slope_s=0.001)
+    drafter = BranchingSimulation(machine, "prefix", 0.01, lambda: 0.5)
+    costs = CostModel()
+    planner = Planner([drafter], costs, max_block=1, max_siblings=2, fixed=True, clock=machine.clock)
+    for _ in range(60):
+        block = planner.propose(1)
+        assert {sibling.token_id for sibling in block.siblings} <= {1, 2}
+        planner.observe(block, 0, machine.sweep(block.n_rows), sibling_id=2)
+    of_siblings = costs.acceptance("prefix, siblings")
+    assert of_siblings.probability(0.3) > 0.8 > 0.2 > of_siblings.probability(0.6)
 
 
 def test_a_block_size_that_is_given_is_kept() -> None:

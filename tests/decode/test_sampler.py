@@ -141,6 +141,24 @@ def test_confidence_is_the_probability_among_the_largest() -> None:
     assert by_id[2] == pytest.approx(np.exp(-1) / (2 + np.exp(-1))) and by_id[0] == pytest.approx(0.5)
 
 
+def test_others_are_what_would_be_chosen_if_those_before_them_were_wrong() -> None:
+    logits = np.log(np.array([0.1, 0.4, 0.3, 0.2], np.float32))
+    sampler = Sampler(CTX, SamplingParams(), [1], vocab_size=4)
+    first, confidence = sampler.draft(logits, [])
+    others = sampler.others(logits, [], first, 5)
+    assert [first, *(token_id for token_id, _ in others)] == [1, 2, 3, 0]
+    np.testing.assert_allclose([confidence, *(value for _, value in others)], [0.4, 3 / 6, 2 / 6, 1 / 6], rtol=1e-5)
+    unrepeated = Sampler(CTX, SamplingParams(no_repeat_ngram=1), [1], vocab_size=4)
+    assert [token_id for token_id, _ in unrepeated.others(logits, [2], 3, 5)] == [0]
+    drawing = Sampler(CTX, SamplingParams(temperature=1.0, seed=3), [1], vocab_size=4)
+    first, _ = drawing.draft(logits, [])
+    without = logits.copy()
+    without[first] = -np.inf
+    assert drawing.draft(without, [])[0] == drawing.others(logits, [], first, 1)[0][0]
+    assert logits.argmax() == 1
+    assert sampler.others(np.full(4, np.nan, np.float32), [], 0, 2) == []
+
+
 def test_a_draft_that_cannot_be_made_has_no_confidence_and_raises_nothing() -> None:
     sampler = Sampler(CTX, SamplingParams(), PROMPT, VOCAB)
     token_id, confidence = sampler.draft(np.full(VOCAB, np.nan, np.float32), [])

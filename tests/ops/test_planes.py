@@ -123,6 +123,56 @@ def test_kept_prefixes_are_not_read_again(pack_matrix, share, keeps_prefixes, sa
     pager.close()
 
 
+@pytest.mark.parametrize(("share", "all_resident"), [(1.0, True), (0.7, False)])
+def test_resident_planes_are_all_of_a_tile_in_ram_and_else_its_prefix(pack_matrix, share, all_resident, same_bits):
+    packed = pack_matrix(64 * 60, 128, tile_rows=128)
+    x = np.random.default_rng(5).standard_normal((1, 128)).astype(np.float32)
+    ctx, pager, handle = open_with_budget(packed, share)
+    values = {
+        planes: ops.paged_linear(ctx, pager, [handle], x, [None], planes=planes)[0].reshape(-1, 128)
+        for planes in ("all", "prefix", "resident")
+    }
+    is_whole = (values["resident"] == values["all"]).all(axis=1)
+    same_bits(values["resident"], np.where(is_whole[:, None], values["all"], values["prefix"]))
+    assert is_whole.sum() == pager.counters()["n_resident_tiles"] > 0
+    assert is_whole.all() == all_resident
+    pager.reset_counters()
+    ops.paged_linear(ctx, pager, [handle], x, [None], planes="resident")
+    assert pager.counters()["bytes_compressed_read"] == 0
+    pager.close()
+
+
+@pytest.mark.parametrize("wants", [False, True])
+def test_what_drafts_want_whole_is_resident_first(pack_matrix, wants, same_bits):
+    packed = pack_matrix(64 * 60, 128, 1, tile_rows=128), pack_matrix(256, 128, 2, tile_rows=128)
+    ctx = ops.make_context(threads=2, backend="cpu")
+    total = sum(one.open(ctx)[0].total_bytes() for one in packed)
+    pager = ops.make_pager(ctx, int(total * 0.6), prefetch_depth=0)
+    handles = [
+        pager.add_matrix(str(i), pager.add_file(str(one.path)), one.base_offset, one.index)
+        for i, one in enumerate(packed)
+    ]
+    pager.start(handles, handles[1:] if wants else [])
+    x = np.random.default_rng(6).standard_normal((1, 128)).astype(np.float32)
+    exact = [ops.paged_linear(ctx, pager, [handle], x, [None])[0] for handle in handles]
+    assert pager.counters()["n_kept_prefixes"] > 0
+    got = [ops.paged_linear(ctx, pager, [handle], x, [None], planes="resident")[0] for handle in handles]
+    assert (got[0] != exact[0]).any()
+    assert (got[1] == exact[1]).all() == wants
+    for handle, values in zip(handles, exact, strict=True):
+        same_bits(ops.paged_linear(ctx, pager, [handle], x, [None])[0], values)
+    pager.close()
+
+
+def test_a_drafted_matrix_is_in_the_sweep(native_contexts, pack_matrix):
+    packed = pack_matrix(64, 64)
+    pager = ops.make_pager(native_contexts[0], 1 << 24)
+    handle = pager.add_matrix("w", pager.add_file(str(packed.path)), packed.base_offset, packed.index)
+    with pytest.raises(ValueError, match="a drafted matrix is in the sweep"):
+        pager.start([], [handle])
+    pager.close()
+
+
 def test_drafts_beside_a_sweep(pack_matrix, same_bits):
     packed = pack_matrix(64 * 60, 128, tile_rows=128)
     ctx, pager, handle = open_with_budget(packed, 0.7)
@@ -150,9 +200,9 @@ def test_drafts_beside_a_sweep(pack_matrix, same_bits):
 
 def test_unknown_planes_are_named(ctx, pack_matrix):
     pager, handle = pack_matrix(65, 40).open(ctx)
-    with pytest.raises(ValueError, match=r"\[paged_linear\] planes must be all or prefix, got half"):
+    with pytest.raises(ValueError, match=r"\[paged_linear\] planes must be all, prefix or resident, got half"):
         ops.paged_linear(ctx, pager, [handle], np.zeros((1, 40), np.float32), [None], planes="half")
-    with pytest.raises(ValueError, match=r"\[embed_rows\] planes must be all or prefix, got half"):
+    with pytest.raises(ValueError, match=r"\[embed_rows\] planes must be all, prefix or resident, got half"):
         ops.embed_rows(ctx, pager, handle, np.zeros(1, np.int64), planes="half")
     pager.close()
 

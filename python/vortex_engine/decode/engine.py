@@ -123,13 +123,14 @@ def generate_blocks(
         token_ids = (*block.token_ids[:n_accepted], last)
         sampler.push(token_ids)
         chosen_by = logits[: n_accepted + 1]
-        row = tree.sibling_row(n_accepted + 1, last)
+        row, sibling_id = tree.sibling_row(n_accepted + 1, last), None
         if row is not None:
+            sibling_id = last
             adopt(state, tree.start + row)
             _, last = sampler.verify((), logits[row : row + 1])
             sampler.push((last,))
             token_ids, chosen_by = (*token_ids, last), np.concatenate((chosen_by, logits[row : row + 1]))
-        planner.observe(block, n_accepted, time.perf_counter() - started, took_sibling=row is not None)
+        planner.observe(block, n_accepted, time.perf_counter() - started, sibling_id=sibling_id)
         for drafter in drafters:
             drafter.accept(token_ids)
         timing.token_sweep()

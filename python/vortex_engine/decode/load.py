@@ -74,7 +74,7 @@ def load_parts(
     pager = ops.make_pager(ctx, budget_bytes, policy)
     try:
         decoder = build_model(directory, pager, add_matrices(directory, pager), ctx, activations)
-        pager.start(list(decoder.sweep))
+        pager.start(list(decoder.sweep), list(decoder.drafted))
     except BaseException:
         pager.close()
         raise

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import accumulate, islice
+from operator import mul
 from typing import Literal
 
 from vortex_engine.decode.acceptance import Acceptance
@@ -23,6 +24,7 @@ __all__ = ["Planner", "Tree"]
 Tree = Literal["auto", "always", "never"]
 
 _N_PROFILED = 2  # plain sweeps at the beginning of a model's first generation
+_SIBLINGS_A_DRAFT = 2
 _PROBE_EVERY = 64  # blocks after which a drafter that did not pay is tried again
 
 
@@ -45,7 +47,7 @@ class Planner:
         max_block: the most drafts in a block.
         fixed: draft `max_block` tokens every time, whatever it costs.
         min_confidence: a draft below it ends its block.
-        tree: add siblings where they pay ("auto"), to every draft, or never.
+        tree: add siblings where they pay ("auto"), wherever there is one, or never.
         max_siblings: the most of them in a block.
         clock: seconds of a monotonic clock.
     """
@@ -92,9 +94,9 @@ class Planner:
         self.draft_s += draft_s
         return block.taking(draft_s)
 
-    def observe(self, block: Block, n_accepted: int, verify_s: float, *, took_sibling: bool = False) -> None:
-        """Tell how the block went: drafts of the chain that were accepted, seconds of its sweep, whether a sibling of
-        the first that was not accepted was right."""
+    def observe(self, block: Block, n_accepted: int, verify_s: float, *, sibling_id: int | None = None) -> None:
+        """Tell how the block went: drafts of the chain that were accepted, seconds of its sweep, and the sibling that
+        was right where the next was not."""
         self._costs.sweep.observe(block.n_rows, verify_s)
         self.verify_s += verify_s
         if block.drafter is not None:
@@ -103,23 +105,24 @@ class Planner:
             record.counts.drafted += len(block.token_ids)
             record.counts.accepted += n_accepted
             record.counts.siblings += len(block.siblings)
-            record.counts.siblings_accepted += took_sibling
+            record.counts.siblings_accepted += sibling_id is not None
             for i, confidence in enumerate(block.confidences[: n_accepted + 1]):
                 record.acceptance.observe(confidence, i < n_accepted)
             for sibling in block.siblings:
                 if sibling.depth == n_accepted + 1:
-                    record.of_siblings.observe(sibling.confidence, took_sibling)
+                    record.of_siblings.observe(sibling.confidence, sibling.token_id == sibling_id)
         spent, plain = block.draft_s + verify_s, self._costs.sweep.seconds(1)
         # A plain sweep loses nothing but what looking for drafts took, however long it was.
-        loss = spent - (1 + n_accepted + took_sibling) * plain if block.token_ids else block.draft_s
+        loss = spent - (1 + n_accepted + (sibling_id is not None)) * plain if block.token_ids else block.draft_s
         self._costs.saldo.add(loss, spent, plain)
 
     def _fixed_block(self, limit: int) -> Block:
         for drafter in self._drafters:
+            started = self._clock()
             with closing(drafter.draft()) as drafts:
                 block = Block.of(drafter.name, list(islice(drafts, limit)))
             if block.token_ids:
-                return self._with_siblings(drafter, block, 1.0) if self._tree == "always" else block
+                return self._with_siblings(drafter, block, self._clock() - started)
         return Block(None)
 
     def _best_block(self, limit: int) -> Block:
@@ -178,6 +181,7 @@ class Planner:
         record, sweep = self._records[drafter.name], self._costs.sweep
         pairs: list[tuple[int, float]] = []
         survival, tokens, seconds = 1.0, 1.0, sweep.seconds(1)
+        began = self._clock()
         with closing(drafter.draft()) as drafts:
             while len(pairs) < limit:
                 gain = survival * record.acceptance.mean
@@ -195,23 +199,26 @@ class Planner:
                 survival *= record.acceptance.probability(pair[1])
                 tokens += survival
                 seconds += elapsed + sweep.slope_s
-        block = Block.of(drafter.name, pairs)
-        return block if self._tree == "never" else self._with_siblings(drafter, block, tokens / seconds)
+        return self._with_siblings(drafter, Block.of(drafter.name, pairs), self._clock() - began)
 
-    def _with_siblings(self, drafter: Drafter, block: Block, rate: float) -> Block:
-        """Add the runners-up that raise the rate: one that is right where its draft is wrong is worth a token, and
+    def _with_siblings(self, drafter: Drafter, block: Block, draft_s: float) -> Block:
+        """Add the second thoughts that raise the rate: one that is right where its draft is wrong is worth a token, and
         costs a row."""
-        if not isinstance(drafter, BranchingDrafter):
+        if self._tree == "never" or not isinstance(drafter, BranchingDrafter):
             return block
-        record, survival = self._records[drafter.name], 1.0
+        record, sweep = self._records[drafter.name], self._costs.sweep
+        accepted = [record.acceptance.probability(confidence) for confidence in block.confidences]
+        reached = list(accumulate(accepted, mul, initial=1.0))  # the chance that a draft is judged, and of all
+        rate = sum(reached) / max(draft_s + sweep.seconds(block.n_rows), 1e-9)
+        worth = 0.0 if self._tree == "always" else rate * sweep.slope_s
         found: list[tuple[float, Sibling]] = []
-        for depth, confidence in enumerate(block.confidences, 1):
-            accepted = record.acceptance.probability(confidence)
-            other = drafter.runners_up[depth - 1]
-            if other is not None:
-                chance = survival * (1 - accepted) * record.of_siblings.probability(other[1])
-                if self._tree == "always" or chance > rate * self._costs.sweep.slope_s:
-                    found.append((chance, Sibling(depth, *other)))
-            survival *= accepted
+        for depth, probability in enumerate(accepted, 1):
+            wrong = reached[depth - 1] * (1 - probability)
+            if wrong <= worth:
+                continue
+            for token_id, confidence in drafter.others(depth, _SIBLINGS_A_DRAFT):
+                chance = wrong * record.of_siblings.probability(confidence)
+                if chance > worth:
+                    found.append((chance, Sibling(depth, token_id, confidence)))
         found.sort(key=lambda pair: -pair[0])
         return replace(block, siblings=tuple(sibling for _, sibling in found[: self._max_siblings]))

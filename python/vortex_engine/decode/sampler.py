@@ -131,29 +131,38 @@ class Sampler:
             self._forget(n_assumed)
         return token_id, _confidence(row, token_id, self._entropy_top_k)
 
-    def runner_up(self, logits: NDArray[np.float32], pending: Sequence[int], first_id: int) -> tuple[int, float] | None:
-        """What would be chosen in place of `first_id`, and how sure the logits are if that is wrong.
+    def others(
+        self, logits: NDArray[np.float32], pending: Sequence[int], first_id: int, n: int
+    ) -> list[tuple[int, float]]:
+        """What would be chosen in place of `first_id`, then in place of that too, and so on.
 
         Args:
             logits, pending: as of `draft`, which chose `first_id`.
+            n: the most ids.
 
         Returns:
-            As `draft`; None if no other id is possible.
+            (id, confidence): as of `draft`, given that `first_id` is wrong. Fewer where no other id is possible.
         """
-        n_assumed = 0
+        n_assumed, left, token_id = 0, 1.0, first_id
+        found: list[tuple[int, float]] = []
         try:
             for pending_id in pending:
                 self._assume(int(pending_id))
                 n_assumed += 1
-            has_rules = self._processors or self._constraint is not None
-            row = self._processed(logits, len(pending)) if has_rules else logits.copy()
+            row = self._processed(logits, len(pending)).copy()
+            for _ in range(n):
+                row[token_id] = -np.inf
+                if row.max() == -np.inf:
+                    break
+                token_id = self._choose(row, len(pending))
+                confidence = _confidence(row, token_id, self._entropy_top_k)
+                found.append((token_id, max(left * confidence, _NO_CONFIDENCE)))
+                left *= 1 - confidence
+        except VortexError:
+            return found
         finally:
             self._forget(n_assumed)
-        row[first_id] = -np.inf
-        if row.max() == -np.inf:
-            return None
-        token_id = self._choose(row, len(pending))
-        return token_id, _confidence(row, token_id, self._entropy_top_k)
+        return found
 
     def _choose(self, row: NDArray[np.float32], n_after: int) -> int:
         return ops.bad_verify(self._ctx, _NO_DRAFT, row[None], self._params, self._seed, self._length + n_after)[1]

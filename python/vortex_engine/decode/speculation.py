@@ -15,7 +15,7 @@ from vortex_engine.decode.drafters.prefix import prefix_drafter
 from vortex_engine.decode.drafters.retokenise import RetokenisingDrafter
 from vortex_engine.decode.planner import Planner, Tree
 from vortex_engine.models.decoder import MAX_SIBLINGS
-from vortex_engine.state import hidden_rows
+from vortex_engine.state import HiddenRows, hidden_rows
 
 if TYPE_CHECKING:
     from vortex_engine.decode.drafters.protocol import Drafter, DraftSweep
@@ -123,14 +123,13 @@ def make_planner(
     drafters: Sequence[Drafter], costs: CostModel, options: GenerationOptions, state: SequenceState, tree: Tree = "auto"
 ) -> Planner:
     """A planner for one generation."""
-    is_fixed = options.block_size is not None
-    if state.parts or (is_fixed and tree == "auto"):
-        tree = "never"  # only keys and values can take a sibling over
+    if not all(isinstance(part, HiddenRows) for part in state.parts):
+        tree = "never"  # keys, values and hidden rows can take a sibling over, no other part
     return Planner(
         drafters,
         costs,
         max_block=options.block_size or _MAX_BLOCK,
-        fixed=is_fixed,
+        fixed=options.block_size is not None,
         min_confidence=options.min_confidence,
         tree=tree,
         max_siblings=MAX_SIBLINGS,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_SIBLINGS", "Decoder", "build", "check_config"]
 
 MAX_SIBLINGS = 16  # of one sweep: positions that a cache has besides its capacity
+_MAX_HEAD_SHARE = 1 / 2  # of the bytes that a draft reads: what it may read of the head besides
 
 _EMBEDDING = "model.embed_tokens.weight"
 _HEAD = "lm_head.weight"
@@ -45,9 +46,9 @@ def build(directory: C3Directory, pager: Any, handles: dict[str, int], ctx: OpCo
 class Decoder:
     """A decoder over a pager; the sequence's state is an argument, so one decoder serves many sequences in turn.
 
-    `sweep` is the order of its matrices in a forward pass, `unused_tensors` what the checkpoint has besides;
-    `has_residuals` says whether the prefixes of its tiles are less than the whole; `multi_token` has the heads for
-    later tokens, or is None.
+    `sweep` is the order of its matrices in a forward pass, `drafted` those of which drafts want more than the prefix,
+    `unused_tensors` what the checkpoint has besides; `has_residuals` says whether the prefixes of its tiles are less
+    than the whole; `multi_token` has the heads for later tokens, or is None.
     """
 
     def __init__(
@@ -73,10 +74,12 @@ class Decoder:
             head = ops.Projections((self._embedding,), (None,))
         else:
             head = wiring.projections([("lm_head", config.vocab_size)], config.hidden_size, bias=False)
+        self.drafted = head.handles if _drafts_with_whole_head(config, directory) else ()
         self._planes = {
             "all": _Planes(layers, self._linear(head, activations, "all")),
             "prefix": _Planes(
-                [replace(layer, planes="prefix") for layer in layers], self._linear(head, activations, "prefix")
+                [replace(layer, planes="prefix") for layer in layers],
+                self._linear(head, activations, "resident" if self.drafted else "prefix"),
             ),
         }
         output = {planes: parts.head for planes, parts in self._planes.items()}
@@ -146,6 +149,14 @@ class Decoder:
 
     def _linear(self, rows: ops.Projections, activations: str, planes: str) -> PagedLinear:
         return PagedLinear(self._ctx, self._pager, rows.handles, rows.biases, activations, planes)
+
+
+def _drafts_with_whole_head(config: DecoderConfig, directory: C3Directory) -> bool:
+    """Whether drafts of prefix planes use the whole head: errors of its weights fall on the logits themselves, where
+    those of a layer average out, but it must not make a draft much more expensive."""
+    head = directory.matrices[_EMBEDDING if config.tie_word_embeddings else _HEAD].tiles
+    drafted = sum(int(matrix.tiles.prefix_bytes.sum()) for matrix in directory.matrices.values())
+    return 0 < int(head.residual_bytes.sum()) <= drafted * _MAX_HEAD_SHARE
 
 
 @dataclass(frozen=True)

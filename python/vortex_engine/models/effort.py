@@ -13,7 +13,8 @@ class Effort:
     """What a draft leaves out; the defaults leave out nothing.
 
     Attributes:
-        planes: "all", or "prefix" for weights as the prefix range of `exact` tiles has them.
+        planes: "all", or "prefix" for weights as the prefix range of `exact` tiles has them; a small head is used whole
+            where it is in RAM.
         n_layers: pass through the first so many layers, then the head; None for all.
     """
 

@@ -81,7 +81,8 @@ def paged_linear(
         activations: "float", or "int8": for int8 and int4 tiles x is rounded to 8 bits in groups of 32 columns,
             scale = largest magnitude / 127; a group that is not finite makes the row's outputs NaN.
         planes: "all", or "prefix": tiles of codec exact are read without their residuals, a low-precision copy
-            (csrc/c3/FORMAT.md section 5). Leaves what the pager reads ahead alone.
+            (csrc/c3/FORMAT.md section 5); or "resident": all of a tile where that is in RAM, else as "prefix". The
+            last two leave what the pager reads ahead alone.
 
     Returns:
         One [M, N_i] float32 for each handle; each element is one chain over k whose order depends on the matrix alone.
@@ -106,8 +107,8 @@ def paged_linear_transposed(ctx: OpContext, pager: Any, handle: int, x: Array) -
 
 
 def embed_rows(ctx: OpContext, pager: Any, handle: int, ids: Array, planes: str = "all") -> Array:
-    """Rows `ids` ([T] int64) of a paged matrix [N, K], as [T, K] float32; exact, or with `planes` "prefix" those of
-    the low-precision copy that `paged_linear` has.
+    """Rows `ids` ([T] int64) of a paged matrix [N, K], as [T, K] float32; exact, or with other `planes` as
+    `paged_linear` has them.
     """
     if isinstance(ids, ndarray):
         return ctx.table["embed_rows"](pager, handle, ids, planes)

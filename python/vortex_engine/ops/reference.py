@@ -197,7 +197,7 @@ def _require(op: str, rule: str, good: bool, value: object) -> None:
 
 
 def _check_planes(op: str, planes: str) -> None:
-    _require(op, "planes must be all or prefix", planes in ("all", "prefix"), planes)
+    _require(op, "planes must be all, prefix or resident", planes in ("all", "prefix", "resident"), planes)
 
 
 def _check_position(op: str, pos: int, n_tokens: int, capacity: int) -> None:

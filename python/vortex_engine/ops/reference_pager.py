@@ -52,7 +52,10 @@ class ReferenceMatrix:
             raise self._corrupt(0, "the tiles do not cover the matrix exactly")
 
     def tiles(self, rows: NDArray[np.int64] | None = None, planes: str = "all") -> Iterator[DecodedTile]:
-        """All tiles in order, or those that hold any of `rows`; with planes "prefix" without the residuals of exact."""
+        """All tiles in order, or those that hold any of `rows`; with planes "prefix" without the residuals of exact.
+
+        With "resident" all of each, as where the budget holds everything.
+        """
         for number in range(len(self.index)):
             entry = self._entry(number)
             inside = rows is None or ((rows >= entry["row0"]) & (rows < entry["row0"] + entry["n_rows"])).any()
@@ -143,8 +146,8 @@ class ReferencePager:
             raise ValueError(f"[pager] handle must be from 0 to {len(self._matrices) - 1}, got {handle}")
         return self._matrices[handle]
 
-    def start(self, sweep: Sequence[int]) -> None:
-        for handle in sweep:
+    def start(self, sweep: Sequence[int], drafted: Sequence[int] = ()) -> None:
+        for handle in (*sweep, *drafted):
             self.matrix(handle)
         if self._budget_bytes < self.minimum_budget():
             raise BudgetError(

@@ -58,7 +58,9 @@ class KVState:
 
     def rollback(self, mark: int) -> None:
         """Forget every position written since the mark."""
-        self.commit(mark, 0)
+        if mark > self.length:
+            raise ValueError(f"mark must be at most the length {self.length}, got {mark}")
+        self.length = mark
 
 
 def _untouched(shape: tuple[int, int, int]) -> NDArray[np.float32]:

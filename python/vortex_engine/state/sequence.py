@@ -44,6 +44,7 @@ class SequenceState:
     def __init__(self, kv: KVState, parts: Sequence[StatePart] = ()) -> None:
         self.kv = kv
         self.parts = tuple(parts)
+        self._all: tuple[StatePart, ...] = (kv, *self.parts)
 
     @property
     def length(self) -> int:
@@ -62,14 +63,14 @@ class SequenceState:
 
     def snapshot(self) -> tuple[Any, ...]:
         """A mark of every part."""
-        return (self.kv.snapshot(), *(part.snapshot() for part in self.parts))
+        return tuple([part.snapshot() for part in self._all])
 
     def commit(self, mark: tuple[Any, ...], n_positions: int) -> None:
         """Keep the first `n_positions` since the mark, in every part."""
-        for part, part_mark in zip((self.kv, *self.parts), mark, strict=True):
-            part.commit(part_mark, n_positions)
+        for i, part in enumerate(self._all):
+            part.commit(mark[i], n_positions)
 
     def rollback(self, mark: tuple[Any, ...]) -> None:
         """Every part is what it was at the mark."""
-        for part, part_mark in zip((self.kv, *self.parts), mark, strict=True):
-            part.rollback(part_mark)
+        for i, part in enumerate(self._all):
+            part.rollback(mark[i])

@@ -7,6 +7,7 @@ from collections.abc import Generator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from vortex_engine.decode.drafters.choices import Choices
 from vortex_engine.decode.drafters.followed import FollowedModel
 from vortex_engine.decode.sampler import Sampler
 from vortex_engine.decode.second_model import SecondModel
@@ -22,7 +23,7 @@ class ModelDrafter:
 
     def __init__(self, model: SecondModel, sampler: Sampler, vocab_size: int) -> None:
         self._followed = FollowedModel(model)
-        self._sampler = sampler
+        self._choices = Choices(sampler)
         self._vocab_size = vocab_size
         self._ids: list[int] = []
 
@@ -30,13 +31,16 @@ class ModelDrafter:
         if not self._followed.has_room(len(self._ids)):
             return
         self._followed.settle(self._ids[:-1])
-        next_id, pending = self._ids[-1], list[int]()
+        next_id = self._ids[-1]
+        self._choices.clear()
         with self._followed.branch() as branch:
             while branch.room:
                 logits = _fitted(branch.step((next_id,)), self._vocab_size)
-                next_id, confidence = self._sampler.draft(logits, pending)
-                pending.append(next_id)
+                next_id, confidence = self._choices.draft(logits)
                 yield next_id, confidence
+
+    def others(self, depth: int, n: int) -> Sequence[tuple[int, float]]:
+        return self._choices.others(depth, n)
 
     def accept(self, token_ids: Sequence[int]) -> None:
         self._ids.extend(token_ids)

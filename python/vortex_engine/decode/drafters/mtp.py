@@ -1,4 +1,4 @@
-"""Drafts from the model's multi-token heads (arXiv 2401.10774, without its tree): one small product for a block.
+"""Drafts from the model's multi-token heads (arXiv 2401.10774): one small product for a block.
 
 The state of the last verified position has given the token after it already; the heads read from it those that follow.
 """
@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from vortex_engine.decode.drafters.choices import Choices
 from vortex_engine.decode.sampler import Sampler
 from vortex_engine.state import HiddenRows
 
@@ -32,17 +33,18 @@ class MultiTokenDrafter:
     def __init__(self, heads: HeadsFn, rows: HiddenRows, sampler: Sampler) -> None:
         self._heads = heads
         self._rows = rows
-        self._sampler = sampler
+        self._choices = Choices(sampler)
 
     def draft(self) -> Generator[tuple[int, float]]:
         last = self._rows.last
         if not len(last):
             return
-        pending: list[int] = []
+        self._choices.clear()
         for logits in self._heads(last):
-            token_id, confidence = self._sampler.draft(logits, pending)
-            pending.append(token_id)
-            yield token_id, confidence
+            yield self._choices.draft(logits)
+
+    def others(self, depth: int, n: int) -> Sequence[tuple[int, float]]:
+        return self._choices.others(depth, n)
 
     def accept(self, token_ids: Sequence[int]) -> None:
         """Nothing to learn: the state has moved on with the sweep that verified them."""

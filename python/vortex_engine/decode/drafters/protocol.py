@@ -43,10 +43,9 @@ class Drafter(Protocol):
 class BranchingDrafter(Drafter, Protocol):
     """A drafter that has second thoughts about each of its drafts."""
 
-    @property
-    def runners_up(self) -> Sequence[tuple[int, float] | None]:
-        """In place of each draft of the last `draft`: another id, with an estimate of the probability that it is right
-        if the draft is not; None where there is none.
+    def others(self, depth: int, n: int) -> Sequence[tuple[int, float]]:
+        """In place of draft number `depth`, from 1 on, of the last `draft`: at most `n` other ids, each with an
+        estimate of the probability that it is right if the draft is not.
         """
         ...
 

@@ -10,6 +10,7 @@ from collections.abc import Generator, Sequence
 
 import numpy as np
 
+from vortex_engine.decode.drafters.choices import Choices
 from vortex_engine.decode.drafters.protocol import DraftSweep
 from vortex_engine.decode.sampler import Sampler
 from vortex_engine.models.effort import Effort
@@ -28,29 +29,24 @@ class SelfDrafter:
         self._effort = effort
         self._sweep = sweep
         self._state = state
-        self._sampler = sampler
+        self._choices = Choices(sampler)
         self._last = 0
-        self._runners_up: list[tuple[int, float] | None] = []
-
-    @property
-    def runners_up(self) -> Sequence[tuple[int, float] | None]:
-        return self._runners_up
 
     def draft(self) -> Generator[tuple[int, float]]:
-        state, pending = self._state, list[int]()
+        state = self._state
         mark = state.snapshot()
         row = np.array([self._last], np.int64)
-        self._runners_up = []
+        self._choices.clear()
         try:
             while state.length < state.capacity:
                 logits = self._sweep(row, state, self._effort)
-                token_id, confidence = self._sampler.draft(logits[0], pending)
-                self._runners_up.append(self._sampler.runner_up(logits[0], pending, token_id))
-                pending.append(token_id)
-                row[0] = token_id
-                yield token_id, confidence
+                row[0], confidence = self._choices.draft(logits[0])
+                yield int(row[0]), confidence
         finally:
             state.rollback(mark)
+
+    def others(self, depth: int, n: int) -> Sequence[tuple[int, float]]:
+        return self._choices.others(depth, n)
 
     def accept(self, token_ids: Sequence[int]) -> None:
         self._last = token_ids[-1]
