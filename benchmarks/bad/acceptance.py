@@ -1,8 +1,9 @@
 """What drafting gives and costs: tokens a sweep, the price of speculating in vain, the time of a rollback.
 
 Tokens a sweep are those of chains of 8 drafts, and the siblings that pay beside them, on trained models, greedy, all
-weights in RAM: next to a property of models and prompts, not of the machine. Incompressible text is drawn at temperature 1 from a random model;
-speculation takes turns with plain decoding in one process. A rollback is that of a state that holds 512 positions.
+weights in RAM: next to a property of models and prompts, not of the machine. Incompressible text is drawn at
+temperature 1 from a random model; speculation takes turns with plain decoding in one process. A rollback is that of a
+state that holds 512 positions.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ KINDS = ("humaneval", "code", "prose")
 _BLOCK = 8
 _TARGETS = {"stories260K": 4.0, "nano": 5.0}
 _PROMPTS_A_KIND, _NEW_TOKENS, _PROMPT_TOKENS = 12, 96, 160
-_RANDOM_TOKENS, _TURN_TOKENS, _RANDOM_PROMPTS, _RANDOM_TARGET = 96, 8, 9, 0.98
+_RANDOM_TOKENS, _TURN_TOKENS, _RANDOM_PROMPTS, _RANDOM_TARGET = 192, 8, 13, 0.98
 _POSITIONS, _ROLLBACKS, _ROLLBACK_TARGET_US = 512, 2000, 1.0
 
 
