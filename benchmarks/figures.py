@@ -1,4 +1,4 @@
-"""The command line that a folder of benchmarks has: its figures are measured one after the other, each written at once."""
+"""The command line that a folder of benchmarks has: figures are measured one after the other, each written at once."""
 
 from __future__ import annotations
 
