@@ -25,9 +25,8 @@ LAWS: tuple[dict[str, Any], ...] = (
     {"presence_penalty": 0.3, "frequency_penalty": 0.2, "no_repeat_ngram": 4},
     {"temperature": 1.2, "top_k": 40, "min_p": 0.01, "repetition_penalty": 1.2, "penalty_window": 24, "seed": 12},
 )
-THREADS, SHARES = (1, 2), (1.0, 0.3)
-Setting = tuple[int, float]  # threads, share of the weights' bytes
-SETTINGS: tuple[Setting, ...] = tuple((threads, share) for share in SHARES for threads in THREADS)
+Setting = tuple[int, float, str]  # threads, share of the weights' bytes, policy
+SETTINGS: tuple[Setting, ...] = ((1, 1.0, "stable"), (2, 1.0, "stable"), (1, 0.3, "lru"), (2, 0.3, "stable"))
 
 
 @dataclass(frozen=True)
@@ -70,16 +69,15 @@ def loaded_models(path: Path, draft: Path) -> Generator[dict[Setting, vx.Model]]
     with contextlib.ExitStack() as stack:
         with vx.load(path) as whole, vx.load(draft) as second:
             totals = [int(model.stats["total_bytes"]) for model in (whole, second)]
-        yield {
-            (threads, share): stack.enter_context(_load(path, draft, totals[0], totals[1], threads, share))
-            for threads, share in SETTINGS
-        }
+        yield {setting: stack.enter_context(_load(path, draft, totals[0], totals[1], setting)) for setting in SETTINGS}
 
 
-def _load(path: Path, draft: Path, total: int, besides: int, threads: int, share: float) -> vx.Model:
+def _load(path: Path, draft: Path, total: int, besides: int, setting: Setting) -> vx.Model:
+    threads, share, policy = setting
     while True:
         try:
-            return vx.load(path, ram_budget=int(share * total) + besides, threads=threads, draft_model=draft)
+            budget = int(share * total) + besides
+            return vx.load(path, ram_budget=budget, threads=threads, policy=policy, draft_model=draft)
         except BudgetError:
             if share >= 1:
                 raise
@@ -145,8 +143,8 @@ def compare_prompt(
             "different_tokens": wrong + abs(len(truth.token_ids) - len(found.token_ids)),
             "different_bits": different_bits(truth.logits, found.logits),
         }
-        threads, share = case.setting
-        where = f"{threads} threads {100 * share:.0f}%"
+        threads, share, policy = case.setting
+        where = f"{threads} threads {100 * share:.0f}% {policy}"
         law = "sampled" if "seed" in LAWS[case.law] else "greedy"
         for key, value in found_counts.items():
             for group in ("all", case.drafter, f"block {case.block_size}", where, law):

@@ -10,6 +10,11 @@ namespace {
 // Ops of one decoding step follow each other within microseconds: spinning this long saves a futex round trip each.
 constexpr auto kSpin = std::chrono::microseconds(40);
 
+constexpr int kNumberShift = 17;
+constexpr uint64_t kOpen = uint64_t{1} << 16, kInside = kOpen - 1;
+
+uint64_t number(uint64_t state) { return state >> kNumberShift; }
+
 inline void relax() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
@@ -56,17 +61,22 @@ void ThreadPool::call(int worker) noexcept {
 }
 
 void ThreadPool::loop(int worker) {
-  uint64_t seen = 0;
+  uint64_t last = 0;  // run that this worker was in
   for (;;) {
-    auto fresh = [&] { return generation_.load(std::memory_order_acquire) != seen || stop_.load(); };
-    if (!spin_until(fresh)) {
+    const auto may_come = [&](uint64_t state) { return (state & kOpen) != 0 && number(state) != last; };
+    const auto called = [&] { return may_come(state_.load(std::memory_order_acquire)) || stop_.load(); };
+    if (!spin_until(called)) {
       std::unique_lock lock(mutex_);
-      wake_.wait(lock, fresh);
+      wake_.wait(lock, called);
     }
     if (stop_) return;
-    seen = generation_.load(std::memory_order_acquire);
+    uint64_t state = state_.load(std::memory_order_acquire);
+    while (may_come(state) && !state_.compare_exchange_weak(state, state + 1, std::memory_order_acq_rel)) {
+    }
+    if (!may_come(state)) continue;  // too late
+    last = number(state);
     call(worker);
-    if (pending_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+    if ((state_.fetch_sub(1, std::memory_order_acq_rel) & (kOpen | kInside)) == 1) {
       std::lock_guard lock(mutex_);
       done_.notify_one();
     }
@@ -79,12 +89,13 @@ void ThreadPool::run(const std::function<void(int)>& fn) {
     std::lock_guard lock(mutex_);
     fn_ = &fn;
     error_ = nullptr;
-    pending_ = static_cast<int>(threads_.size());
-    generation_.fetch_add(1, std::memory_order_release);
+    state_.store((number(state_.load(std::memory_order_relaxed)) + 1) << kNumberShift | kOpen,
+                 std::memory_order_release);
   }
   wake_.notify_all();
   call(0);
-  auto finished = [&] { return pending_.load(std::memory_order_acquire) == 0; };
+  state_.fetch_and(~kOpen, std::memory_order_acq_rel);
+  auto finished = [&] { return (state_.load(std::memory_order_acquire) & kInside) == 0; };
   if (!spin_until(finished)) {
     std::unique_lock lock(mutex_);
     done_.wait(lock, finished);

@@ -1,5 +1,7 @@
-// A pool sized by the caller: run(fn) calls fn(worker) once on every worker (worker 0 is the caller) and returns when
-// all are done. The first exception is rethrown. One run at a time; work is shared by the callers' own atomic counters.
+// A pool sized by the caller: run(fn) calls fn(worker) on worker 0, the caller, and once on each of the others that
+// comes before the caller is done, and returns when all that came are: nobody waits for a thread that is still waking
+// up or has no core. So fn takes work from an atomic counter of its own until none is left. The first exception is
+// rethrown. One run at a time.
 #pragma once
 
 #include <atomic>
@@ -42,8 +44,8 @@ class ThreadPool {
 
   std::mutex mutex_, run_mutex_;
   std::condition_variable wake_, done_;
-  std::atomic<uint64_t> generation_{0};
-  std::atomic<int> pending_{0};
+  // Number of the run << 17 | whether it is open to those who come << 16 | how many workers but the caller are in it.
+  std::atomic<uint64_t> state_{0};
   std::atomic<bool> stop_{false};
   const std::function<void(int)>* fn_ = nullptr;
   std::exception_ptr error_;

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from benchmarks.bad.compare import LAWS, SETTINGS, cases, compare_prompt, different_bits, loaded_models
 from benchmarks.bad.prompts import read_prompts
-from benchmarks.bad.proof import BLOCK_SIZES, Task, drafter_plans, figure_of, run_tasks
+from benchmarks.bad.proof import BLOCK_SIZES, Task, drafter_plans, figure_of, in_turn, run_tasks
 from benchmarks.bad.random_models import ARCHITECTURES, write_random_model
 from benchmarks.bad.run_llama import LOOKUPS, continuations
 from benchmarks.c3.report import MissingPeerError
@@ -61,9 +61,14 @@ def test_a_rejected_position_that_is_kept_is_counted(packed: Path, monkeypatch: 
 def test_every_case_of_a_drafter_meets_every_setting_and_law() -> None:
     plans = drafter_plans(BLOCK_SIZES, has_heads=True)
     met = {
-        (c.drafter, c.block_size, c.setting, c.law) for i in range(0, 21 * 64, 21) for c in cases(i, plans, every=False)
+        (c.drafter, c.block_size, c.setting, c.law)
+        for i in range(2000)
+        for c in cases(i, in_turn(plans, i), every=False)
     }
     assert len(met) == len(plans) * len(SETTINGS) * len(LAWS)
+    nano = [c for i in range(5, 2000, 21) for c in cases(i, in_turn(plans, i), every=False)]
+    assert len({(c.drafter, c.block_size, c.setting) for c in nano}) == len(plans) * len(SETTINGS)
+    assert len({(c.drafter, c.block_size, c.law) for c in nano}) == len(plans) * len(LAWS)
     every = list(cases(3, plans, every=True))
     assert len(every) == len(plans) * len(SETTINGS) * 2 and {case.law for case in every} == {0, 1, 2, 3}
 
