@@ -109,7 +109,7 @@ def readme_blocks() -> list[str]:
 def test_readme_first_screen_sets_everything_up_in_two_lines() -> None:
     first, second = readme_blocks()[:2]
     assert first.splitlines() == ["pip install . && vortex demo"]
-    assert second.splitlines() == ['pip install ".[test]" && pytest']
+    assert second.splitlines() == ['pip install ".[test]" && pytest -n 2 --dist loadfile']
 
 
 def test_readme_commands_exist() -> None:

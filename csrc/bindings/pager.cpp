@@ -138,7 +138,7 @@ void bind_pager(py::module_& m) {
   m.def("paged_linear", linear, py::arg("pool"), py::arg("pager"), py::arg("handles"), py::arg("x"), py::arg("biases"),
         py::arg("activations") = "float", py::arg("planes") = "all",
         "x [M, K] times every matrix, float32: a list of [M, N] arrays. activations: float or int8, for integer tiles. "
-        "planes: all or prefix, of exact tiles.");
+        "planes: all, prefix or resident, of exact tiles.");
   m.def("paged_linear_transposed", linear_transposed, py::arg("pool"), py::arg("pager"), py::arg("handle"),
         py::arg("x"), "x [M, N] times a matrix [N, K] as it is, float32 [M, K].");
   m.def("embed_rows", embed, py::arg("pool"), py::arg("pager"), py::arg("handle"), py::arg("ids"),

@@ -142,7 +142,7 @@ def test_a_layer_that_does_not_fit_its_matrices_is_named(open_matrices):
         (replace(layer, qk_norms=(layer.mlp_norm, layer.mlp_norm)), r"q_norm .*\(16\), got \(96,\)"),
         (replace(layer, down=replace(layer.down, biases=(np.zeros(3, np.float32),))), r"a bias .*\(96\), got \(3,\)"),
         (replace(layer, activations="int2"), r"activations must be float or int8, got int2"),
-        (replace(layer, planes="half"), r"planes must be all or prefix, got half"),
+        (replace(layer, planes="half"), r"planes must be all, prefix or resident, got half"),
     ]
     for bad, message in wrong:
         with pytest.raises(ValueError, match=message):
