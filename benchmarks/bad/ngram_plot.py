@@ -17,6 +17,7 @@ _COLORS = {
     "arctic-inference, any length": "#c4451c",
     "arctic-inference": "#e29b80",
     "prompt lookup": "#8a8f98",
+    "best copy, known afterwards": "#c9c9c9",
 }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from benchmarks.bad.ngram import replay
 from benchmarks.bad.ngram_edits import edit_file
+from benchmarks.bad.ngram_oracle import best_copy
 from benchmarks.bad.ngram_traces import Trace
 
 _SOURCE = "\n\n".join(
@@ -45,3 +46,12 @@ def test_edits_change_the_file_and_are_repeatable() -> None:
     assert len(seen) > 15
     assert all(sum(line in text for line in _SOURCE.split("\n")) > 3 for text in seen)
     assert edit_file(_SOURCE, random.Random(3), 4) == edit_file(_SOURCE, random.Random(3), 4)
+
+
+def test_the_best_copy_takes_the_longest_right_continuation_at_every_step() -> None:
+    trace = Trace("edit", "t", [1, 2, 8, 1, 2, 3, 4], [1, 2, 3, 9, 3, 4, 1])
+    # 1 2 3 | 9, then 3 4 1 from the middle of the prompt and the output's beginning.
+    assert best_copy(trace, 8) == (2, 6)
+    assert best_copy(trace, 2) == (3, 4)
+    # A copy may run into what it writes.
+    assert best_copy(Trace("edit", "t", [5, 6], [5, 6, 5, 6, 5, 6]), 8) == (1, 6)
