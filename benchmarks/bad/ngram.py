@@ -173,7 +173,7 @@ def _claim_ratios(figure: Figure, found: dict[tuple[str, int], dict[str, Tally]]
                 found[name, limit]["all edits"].accepted_per_step for name in (contenders.OURS, peer, _BEST)
             )
             ratios[limit] = mine / theirs
-            details.append(f"{mine:.2f} over {theirs:.2f} at {limit} ({_BEST}: {most:.2f})")
+            details.append(f"{mine:.2f} over {theirs:.2f} at {limit}, of {most:.2f} at best")
         what = "accepted tokens a step on code edits over the peer's, at equal limits"
         figure.claim(what, min(ratios.values()), ">=", target, peer=peer, detail=", ".join(details))
 

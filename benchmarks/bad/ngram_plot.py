@@ -41,7 +41,9 @@ def draw_ngram(result: dict[str, Any], path: Path) -> Path:
         axes.set_xlabel("at most proposed")
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("accepted tokens a step")
-    panels[0].legend(frameon=False, fontsize=8)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False, fontsize=8
+    )
     figure.savefig(path, dpi=130)
     plt.close(figure)
     return path
