@@ -71,6 +71,8 @@ def test_stopped_again_and_again(whole, tmp_path, tree):
 KILLED = """
 import os, signal, sys
 from vortex_engine.c3.pack import pack
+# A process started in the background of a shell inherits SIGINT ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 calls = []
 def progress(done, total, name):
     calls.append(done)
