@@ -50,10 +50,11 @@ VX_INLINE f32x16 div(f32x16 a, f32x16 b) { return {_mm512_div_ps(a.v, b.v)}; }
 VX_INLINE f32x16 fma(f32x16 a, f32x16 b, f32x16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 VX_INLINE f32x16 max(f32x16 a, f32x16 b) { return {_mm512_max_ps(a.v, b.v)}; }
 VX_INLINE f32x16 min(f32x16 a, f32x16 b) { return {_mm512_min_ps(a.v, b.v)}; }
-// Adds n (small integers stored as float bits minus a magic bias) to the exponent: a * 2^n with bits, no rounding.
-VX_INLINE f32x16 add_exponent(f32x16 a, f32x16 magic_biased, float magic) {
-  const __m512i n = _mm512_sub_epi32(_mm512_castps_si512(magic_biased.v), _mm512_castps_si512(_mm512_set1_ps(magic)));
-  return {_mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a.v), _mm512_slli_epi32(n, 23)))};
+// Adds n to the exponent: a * 2^n with bits, no rounding; n is 1.5 * 2^23 + n as a float, of whose bits only n's are
+// left by the shift.
+VX_INLINE f32x16 add_exponent(f32x16 a, f32x16 n) {
+  const __m512i exponent = _mm512_slli_epi32(_mm512_castps_si512(n.v), 23);
+  return {_mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a.v), exponent))};
 }
 
 #elif defined(VX_LEVEL_AVX2)
@@ -79,12 +80,12 @@ VX_AVX2_BINARY(min, _mm256_min_ps)
 VX_INLINE f32x16 fma(f32x16 a, f32x16 b, f32x16 c) {
   return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};
 }
-VX_INLINE __m256 add_exponent_half(__m256 a, __m256 magic_biased, float magic) {
-  const __m256i n = _mm256_sub_epi32(_mm256_castps_si256(magic_biased), _mm256_castps_si256(_mm256_set1_ps(magic)));
-  return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), _mm256_slli_epi32(n, 23)));
+VX_INLINE __m256 add_exponent_half(__m256 a, __m256 n) {
+  const __m256i exponent = _mm256_slli_epi32(_mm256_castps_si256(n), 23);
+  return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), exponent));
 }
-VX_INLINE f32x16 add_exponent(f32x16 a, f32x16 magic_biased, float magic) {
-  return {add_exponent_half(a.lo, magic_biased.lo, magic), add_exponent_half(a.hi, magic_biased.hi, magic)};
+VX_INLINE f32x16 add_exponent(f32x16 a, f32x16 n) {
+  return {add_exponent_half(a.lo, n.lo), add_exponent_half(a.hi, n.hi)};
 }
 
 #elif defined(VX_LEVEL_NEON)
@@ -117,13 +118,13 @@ VX_NEON_BINARY(min, min_quarter)
 VX_INLINE f32x16 fma(f32x16 x, f32x16 y, f32x16 z) {
   return {vfmaq_f32(z.a, x.a, y.a), vfmaq_f32(z.b, x.b, y.b), vfmaq_f32(z.c, x.c, y.c), vfmaq_f32(z.d, x.d, y.d)};
 }
-VX_INLINE float32x4_t add_exponent_quarter(float32x4_t x, float32x4_t magic_biased, float magic) {
-  const int32x4_t n = vsubq_s32(vreinterpretq_s32_f32(magic_biased), vreinterpretq_s32_f32(vdupq_n_f32(magic)));
-  return vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(x), vshlq_n_s32(n, 23)));
+VX_INLINE float32x4_t add_exponent_quarter(float32x4_t x, float32x4_t n) {
+  const int32x4_t exponent = vshlq_n_s32(vreinterpretq_s32_f32(n), 23);
+  return vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(x), exponent));
 }
-VX_INLINE f32x16 add_exponent(f32x16 x, f32x16 magic_biased, float magic) {
-  return {add_exponent_quarter(x.a, magic_biased.a, magic), add_exponent_quarter(x.b, magic_biased.b, magic),
-          add_exponent_quarter(x.c, magic_biased.c, magic), add_exponent_quarter(x.d, magic_biased.d, magic)};
+VX_INLINE f32x16 add_exponent(f32x16 x, f32x16 n) {
+  return {add_exponent_quarter(x.a, n.a), add_exponent_quarter(x.b, n.b), add_exponent_quarter(x.c, n.c),
+          add_exponent_quarter(x.d, n.d)};
 }
 
 #else
@@ -163,15 +164,13 @@ VX_INLINE f32x16 fma(f32x16 a, f32x16 b, f32x16 c) {
   for (int i = 0; i < kLanes; ++i) r.v[i] = __builtin_fmaf(a.v[i], b.v[i], c.v[i]);
   return r;
 }
-VX_INLINE f32x16 add_exponent(f32x16 a, f32x16 magic_biased, float magic) {
+VX_INLINE f32x16 add_exponent(f32x16 a, f32x16 n) {
   f32x16 r;
-  int32_t bias;
-  std::memcpy(&bias, &magic, 4);
   for (int i = 0; i < kLanes; ++i) {
-    int32_t bits, n;
+    uint32_t bits, shifted;
     std::memcpy(&bits, &a.v[i], 4);
-    std::memcpy(&n, &magic_biased.v[i], 4);
-    bits = static_cast<int32_t>(static_cast<uint32_t>(bits) + (static_cast<uint32_t>(n - bias) << 23));
+    std::memcpy(&shifted, &n.v[i], 4);
+    bits += shifted << 23;
     std::memcpy(&r.v[i], &bits, 4);
   }
   return r;

@@ -2,12 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
-#include <memory>
-#include <new>
 #include <string>
 
 #include "common/errors.h"
+#include "common/scratch.h"
 
 namespace vx {
 namespace {
@@ -46,25 +44,6 @@ void share(Pool& pool, int64_t n, int64_t elements_each, F&& fn) {
   const int64_t step = std::max<int64_t>(1, kElementsPerShare / std::max<int64_t>(1, elements_each));
   const int64_t shares = (n + step - 1) / step;
   pool.threads.for_each(shares, [&](int64_t i, int) { fn(i * step, std::min(n, (i + 1) * step)); });
-}
-
-struct Free {
-  void operator()(float* p) const { std::free(p); }
-};
-
-// A thread's scratch, kept between calls: fresh pages for every token would cost more than short contexts' attention.
-float* thread_scratch(int64_t floats) {
-  thread_local std::unique_ptr<float, Free> buffer;
-  thread_local int64_t size = 0;
-  if (floats > size) {
-    buffer.reset();
-    size = 0;
-    const size_t bytes = (static_cast<size_t>(floats) * sizeof(float) + 63) / 64 * 64;
-    buffer.reset(static_cast<float*>(std::aligned_alloc(64, bytes)));
-    if (!buffer) throw std::bad_alloc();
-    size = floats;
-  }
-  return buffer.get();
 }
 
 }  // namespace

@@ -26,7 +26,8 @@ def run(code: str, **environment: str) -> str:
 
 def test_registry_lists_the_kernels_and_never_chooses_them_itself():
     listed = {impl.name for impl in ops.implementations() if impl.backend == "triton"}
-    assert listed == {"bad_verify.triton", "paged_linear.triton", "tile_decode.triton"}
+    kernels = ("bad_verify", "causal_conv1d", "paged_linear", "ssm_scan", "tile_decode")
+    assert listed == {f"{op}.triton" for op in kernels}
     assert ops.select("tile_decode").backend == "cpu"
     with pytest.raises(errors.BackendUnavailableError, match="has no SIMD levels, avx2 was forced"):
         ops.select("tile_decode", "triton", "avx2")
@@ -75,7 +76,9 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from vortex_engine.kernels.bad_verify import choose_kernel
+from vortex_engine.kernels.causal_conv1d import causal_conv1d_kernel
 from vortex_engine.kernels.paged_linear import SEGMENT_COLS, partial_kernel, sum_kernel
+from vortex_engine.kernels.ssm_scan import ssm_scan_kernel
 from vortex_engine.kernels.tile_decode import tile_decode_kernel
 
 TYPES = dict(p_arena="*u8", p_strips="*i64", p_first_strip="*i32", p_starts="*i32", p_x="*fp32", p_partial="*fp32",
@@ -97,6 +100,17 @@ assert "add.rn.f32" in ptx(sum_kernel, 80, HAS_BIAS=True, BLOCK_N=128)
 types = dict(p_logits="*fp32", p_law="*fp64", p_place="*i64", p_out="*i64")
 for law in ((True, False, False), (False, True, True)):
     ptx(choose_kernel, 80, types, BLOCK=1024, **dict(zip(("IS_GREEDY", "HAS_TOP_K", "HAS_TOP_P"), law)))
+for value, yes in (("*fp32", True), ("*bf16", False)):
+    types = {name: value for kernel in (ssm_scan_kernel, causal_conv1d_kernel) for name in kernel.arg_names
+             if name.startswith("p_")} | {"p_ends": "*i64", "p_slots": "*i64"}
+    shared = ("HAS_BIAS", "HAS_INITIAL", "HAS_LAST", "IS_PACKED", "IS_POOLED")
+    scan = dict.fromkeys(("CONSTANT_B", "HAS_D", "HAS_Z", "SOFTPLUS", *shared), yes)
+    scan |= dict(HAS_HEADS=not yes, CONSTANT_C=False, LANES=16, BLOCK_D=64, BLOCK_N=16)
+    text = ptx(ssm_scan_kernel, 80, types, **scan)
+    assert "fma.rn.f32" in text and ("bar.sync" in text or not yes)
+    conv = dict.fromkeys(("SILU", *shared), yes) | dict(BLOCK_D=64, BLOCK_T=32, BLOCK_W=4)
+    text = ptx(causal_conv1d_kernel, 80, types, **conv)
+    assert "fma.rn.f32" in text and ("bar.sync" in text or not yes)
 print("compiled")
 """
 

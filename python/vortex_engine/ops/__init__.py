@@ -8,7 +8,6 @@ level, the number of rows in a call and the pager's budget.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +15,8 @@ from numpy import ndarray
 
 from vortex_engine.ops.context import OpContext, make_context, make_pager
 from vortex_engine.ops.decoder_layer import DecoderLayer, Projections, composed
+from vortex_engine.ops.dispatch import tensor_ops
+from vortex_engine.ops.recurrent import causal_conv1d, scan_blocks, ssm_scan, ssm_step
 from vortex_engine.ops.registry import Impl, implementations, select
 from vortex_engine.ops.sampling_law import MAX_SEED, SamplingLaw
 
@@ -33,6 +34,7 @@ __all__ = [
     "SamplingLaw",
     "attend",
     "bad_verify",
+    "causal_conv1d",
     "composed",
     "decoder_layer",
     "embed_rows",
@@ -46,21 +48,14 @@ __all__ = [
     "rms_norm",
     "rope",
     "rope_table",
+    "scan_blocks",
     "select",
+    "ssm_scan",
+    "ssm_step",
     "swiglu",
     "tile_decode",
     "tile_encode",
 ]
-
-
-def _torch_ops(op: str, name: str, value: object) -> Any:
-    """The functions for torch tensors, without importing torch for anyone who has none."""
-    torch = sys.modules.get("torch")
-    if torch is None or not isinstance(value, torch.Tensor):
-        raise ValueError(f"[{op}] {name} must be a numpy array or a torch tensor, got {type(value).__name__}")
-    from vortex_engine.ops import torch_ops
-
-    return torch_ops
 
 
 def paged_linear(
@@ -89,7 +84,7 @@ def paged_linear(
     """
     if isinstance(x, ndarray):
         return ctx.table["paged_linear"](pager, handles, x, biases, activations, planes)
-    return _torch_ops("paged_linear", "x", x).paged_linear(ctx, pager, handles, x, biases, activations, planes)
+    return tensor_ops("paged_linear", "x", x).paged_linear(ctx, pager, handles, x, biases, activations, planes)
 
 
 def paged_linear_transposed(ctx: OpContext, pager: Any, handle: int, x: Array) -> Array:
@@ -103,7 +98,7 @@ def paged_linear_transposed(ctx: OpContext, pager: Any, handle: int, x: Array) -
     """
     if isinstance(x, ndarray):
         return ctx.table["paged_linear_transposed"](pager, handle, x)
-    return _torch_ops("paged_linear_transposed", "x", x).paged_linear_transposed(ctx, pager, handle, x)
+    return tensor_ops("paged_linear_transposed", "x", x).paged_linear_transposed(ctx, pager, handle, x)
 
 
 def embed_rows(ctx: OpContext, pager: Any, handle: int, ids: Array, planes: str = "all") -> Array:
@@ -112,7 +107,7 @@ def embed_rows(ctx: OpContext, pager: Any, handle: int, ids: Array, planes: str 
     """
     if isinstance(ids, ndarray):
         return ctx.table["embed_rows"](pager, handle, ids, planes)
-    return _torch_ops("embed_rows", "ids", ids).embed_rows(ctx, pager, handle, ids, planes)
+    return tensor_ops("embed_rows", "ids", ids).embed_rows(ctx, pager, handle, ids, planes)
 
 
 def rms_norm(ctx: OpContext, x: Array, weight: Array, eps: float) -> Array:
@@ -125,7 +120,7 @@ def rms_norm(ctx: OpContext, x: Array, weight: Array, eps: float) -> Array:
     """
     if isinstance(x, ndarray):
         return ctx.table["rms_norm"](x, weight, eps)
-    return _torch_ops("rms_norm", "x", x).rms_norm(ctx, x, weight, eps)
+    return tensor_ops("rms_norm", "x", x).rms_norm(ctx, x, weight, eps)
 
 
 def rope_table(ctx: OpContext, positions: NDArray[Any], inv_freq: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -150,7 +145,7 @@ def rope(ctx: OpContext, x: Array, cos: Array, sin: Array) -> Array:
     """
     if isinstance(x, ndarray):
         return ctx.table["rope"](x, cos, sin)
-    return _torch_ops("rope", "x", x).rope(ctx, x, cos, sin)
+    return tensor_ops("rope", "x", x).rope(ctx, x, cos, sin)
 
 
 def kv_append(ctx: OpContext, k: Array, v: Array, k_cache: Array, v_cache: Array, pos: int) -> None:
@@ -162,7 +157,7 @@ def kv_append(ctx: OpContext, k: Array, v: Array, k_cache: Array, v_cache: Array
     """
     if isinstance(k, ndarray):
         return ctx.table["kv_append"](k, v, k_cache, v_cache, pos)
-    return _torch_ops("kv_append", "k", k).kv_append(ctx, k, v, k_cache, v_cache, pos)
+    return tensor_ops("kv_append", "k", k).kv_append(ctx, k, v, k_cache, v_cache, pos)
 
 
 def kv_move(ctx: OpContext, k_cache: Array, v_cache: Array, source: int, target: int) -> None:
@@ -173,7 +168,7 @@ def kv_move(ctx: OpContext, k_cache: Array, v_cache: Array, source: int, target:
     """
     if isinstance(k_cache, ndarray):
         return ctx.table["kv_move"](k_cache, v_cache, source, target)
-    return _torch_ops("kv_move", "k_cache", k_cache).kv_move(ctx, k_cache, v_cache, source, target)
+    return tensor_ops("kv_move", "k_cache", k_cache).kv_move(ctx, k_cache, v_cache, source, target)
 
 
 def attend(ctx: OpContext, q: Array, k_cache: Array, v_cache: Array, pos: int, window: int, scale: float) -> Array:
@@ -191,7 +186,7 @@ def attend(ctx: OpContext, q: Array, k_cache: Array, v_cache: Array, pos: int, w
     """
     if isinstance(q, ndarray):
         return ctx.table["attend"](q, k_cache, v_cache, pos, window, scale)
-    return _torch_ops("attend", "q", q).attend(ctx, q, k_cache, v_cache, pos, window, scale)
+    return tensor_ops("attend", "q", q).attend(ctx, q, k_cache, v_cache, pos, window, scale)
 
 
 def swiglu(ctx: OpContext, gate: Array, up: Array) -> Array:
@@ -201,7 +196,7 @@ def swiglu(ctx: OpContext, gate: Array, up: Array) -> Array:
     """
     if isinstance(gate, ndarray):
         return ctx.table["swiglu"](gate, up)
-    return _torch_ops("swiglu", "gate", gate).swiglu(ctx, gate, up)
+    return tensor_ops("swiglu", "gate", gate).swiglu(ctx, gate, up)
 
 
 def decoder_layer(
@@ -259,7 +254,7 @@ def bad_verify(
         )
     if isinstance(target_logits, ndarray):
         return ctx.table["bad_verify"](draft_ids, target_logits, law, seed, position)
-    module = _torch_ops("bad_verify", "target_logits", target_logits)
+    module = tensor_ops("bad_verify", "target_logits", target_logits)
     return module.bad_verify(ctx, draft_ids, target_logits, law, seed, position)
 
 

@@ -68,6 +68,8 @@ BINDERS: dict[str, Callable[[Any], Callable[..., Any]]] = {
     "kv_move": _plain(_native.kv_move),
     "attend": _pooled(_native.attend),
     "swiglu": _pooled(_native.swiglu),
+    "ssm_scan": _pooled(_native.ssm_scan),
+    "causal_conv1d": _pooled(_native.causal_conv1d),
     "decoder_layer": _decoder_layer,
     "bad_verify": _bad_verify,
     "tile_decode": _plain(_native.decode_tile),

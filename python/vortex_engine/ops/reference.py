@@ -16,11 +16,13 @@ from vortex_engine.ops.reference_codec import decode_tile as tile_decode
 from vortex_engine.ops.reference_codec import encode_tiles as tile_encode
 from vortex_engine.ops.reference_integers import INTEGER_CODECS, round_activations
 from vortex_engine.ops.reference_pager import ReferencePager
+from vortex_engine.ops.reference_recurrent import causal_conv1d, ssm_scan
 from vortex_engine.ops.reference_sampling import bad_verify
 
 __all__ = [
     "attend",
     "bad_verify",
+    "causal_conv1d",
     "decoder_layer",
     "embed_rows",
     "kv_append",
@@ -30,6 +32,7 @@ __all__ = [
     "rms_norm",
     "rope",
     "rope_table",
+    "ssm_scan",
     "swiglu",
     "tile_decode",
     "tile_encode",

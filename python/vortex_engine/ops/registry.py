@@ -22,6 +22,8 @@ OPS = (
     "kv_move",
     "attend",
     "swiglu",
+    "ssm_scan",
+    "causal_conv1d",
     "decoder_layer",
     "bad_verify",
     "tile_decode",

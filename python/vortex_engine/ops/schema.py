@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vortex_engine.ops.sampling_law import MAX_SEED, SamplingLaw
 
-__all__ = ["LIBRARY", "id_of"]
+__all__ = ["LIBRARY", "id_of", "owned"]
 
 LIBRARY = torch.library.Library("vortex", "DEF")
 
@@ -51,7 +51,12 @@ def id_of(value: Any) -> int:
     return number
 
 
-def _owned(kind: str, number: int) -> Any:
+def owned(kind: str, number: int) -> Any:
+    """The context or pager with this id.
+
+    Raises:
+        ValueError: its owner has let it go.
+    """
     value = _by_id.get(number)
     if value is None:
         raise ValueError(f"[torch.ops.vortex] {kind} must be the id of one that is alive, got {number}")
@@ -59,7 +64,7 @@ def _owned(kind: str, number: int) -> Any:
 
 
 def _run(ctx: int, op: str, *arguments: Any) -> Any:
-    return _owned("ctx", ctx).table[op](*arguments)
+    return owned("ctx", ctx).table[op](*arguments)
 
 
 def _view(tensor: Tensor) -> Any:
@@ -77,16 +82,16 @@ def _paged_linear(
     planes: str = "all",
 ) -> list[Tensor]:
     views = [None if bias is None else _view(bias) for bias in biases]
-    outs = _run(ctx, "paged_linear", _owned("pager", pager), handles, _view(x), views, activations, planes)
+    outs = _run(ctx, "paged_linear", owned("pager", pager), handles, _view(x), views, activations, planes)
     return [torch.from_numpy(out) for out in outs]
 
 
 def _paged_linear_transposed(x: Tensor, handle: int, out_features: int, pager: int, ctx: int) -> Tensor:
-    return torch.from_numpy(_run(ctx, "paged_linear_transposed", _owned("pager", pager), handle, _view(x)))
+    return torch.from_numpy(_run(ctx, "paged_linear_transposed", owned("pager", pager), handle, _view(x)))
 
 
 def _embed_rows(ids: Tensor, handle: int, in_features: int, pager: int, ctx: int, planes: str = "all") -> Tensor:
-    return torch.from_numpy(_run(ctx, "embed_rows", _owned("pager", pager), handle, _view(ids), planes))
+    return torch.from_numpy(_run(ctx, "embed_rows", owned("pager", pager), handle, _view(ids), planes))
 
 
 def _rms_norm(x: Tensor, weight: Tensor, eps: float, ctx: int) -> Tensor:

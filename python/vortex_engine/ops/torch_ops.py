@@ -11,10 +11,12 @@ from torch import Tensor
 from vortex_engine.ops.context import OpContext
 from vortex_engine.ops.sampling_law import SamplingLaw
 from vortex_engine.ops.schema import id_of
+from vortex_engine.ops.schema_recurrent import conv_sizes, scan_sizes
 
 __all__ = [
     "attend",
     "bad_verify",
+    "causal_conv1d",
     "embed_rows",
     "kv_append",
     "kv_move",
@@ -22,6 +24,7 @@ __all__ = [
     "paged_linear_transposed",
     "rms_norm",
     "rope",
+    "ssm_scan",
     "swiglu",
 ]
 
@@ -82,3 +85,71 @@ def bad_verify(
     signed = int(seed) - (int(seed) >> 63 << 64)
     n_accepted, next_id = _OPS.bad_verify(draft_ids, target_logits, *filters, signed, position, id_of(ctx)).tolist()
     return n_accepted, next_id
+
+
+def ssm_scan(
+    ctx: OpContext,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    initial_state: Tensor | None,
+    last_state: Tensor | None,
+    cu_seqlens: Tensor | None,
+    state_indices: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """(y, the last states): `last_state` itself, written, where it is given; else those of the sequences."""
+    inputs = (u, delta, A, B, C, D, z, delta_bias)
+    if last_state is not None or state_indices is not None:
+        scan_sizes(*inputs, {"initial_state": initial_state, "last_state": last_state}, cu_seqlens, state_indices)
+    start = _start(initial_state, last_state, state_indices)
+    y, last = _OPS.ssm_scan(*inputs, start, cu_seqlens, delta_softplus, id_of(ctx))
+    return y, _put(last, last_state, state_indices)
+
+
+def causal_conv1d(
+    ctx: OpContext,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    activation: str | None,
+    initial_state: Tensor | None,
+    last_state: Tensor | None,
+    cu_seqlens: Tensor | None,
+    state_indices: Tensor | None,
+) -> Tensor:
+    inputs = (x, weight, bias)
+    if last_state is not None or state_indices is not None:
+        states = {"initial_state": initial_state, "last_state": last_state}
+        conv_sizes(*inputs, activation, states, cu_seqlens, state_indices)
+    start = _start(initial_state, last_state, state_indices)
+    y, last = _OPS.causal_conv1d(*inputs, start, cu_seqlens, activation, id_of(ctx))
+    _put(last, last_state, state_indices)
+    return y
+
+
+def _start(initial: Tensor | None, last: Tensor | None, state_indices: Tensor | None) -> Tensor | None:
+    """The states the sequences start from: the rows of a pool, zeros for index -1."""
+    if initial is None or state_indices is None:
+        # Backward reads the states that were there before `last`, which may be the same tensor, is written.
+        return initial.clone() if initial is not None and last is not None and torch.is_grad_enabled() else initial
+    if initial.shape[0] == 0:
+        return None
+    rows = initial.index_select(0, state_indices.clamp(min=0))
+    return torch.where(state_indices[:, None, None] >= 0, rows, 0.0)
+
+
+@torch.no_grad()
+def _put(states: Tensor, last: Tensor | None, state_indices: Tensor | None) -> Tensor:
+    """`last` with the sequences' states in it, or those states where no place for them was given."""
+    if last is None:
+        return states
+    if state_indices is None:
+        return last.copy_(states)
+    kept = state_indices >= 0
+    return last.index_copy_(0, state_indices[kept], states[kept].to(last.dtype))

@@ -20,12 +20,14 @@ def supports(simd: str | None) -> str | None:
     return import_module("vortex_engine.kernels.support").reason_against()
 
 
-def _kernel(module: str, name: str) -> Callable[[Any], Callable[..., Any]]:
-    return lambda pool: getattr(import_module(f"vortex_engine.kernels.{module}"), name)
+def _from(module: str, name: str) -> Callable[[Any], Callable[..., Any]]:
+    return lambda pool: getattr(import_module(f"vortex_engine.{module}"), name)
 
 
 BINDERS: dict[str, Callable[[Any], Callable[..., Any]]] = {
-    "bad_verify": _kernel("bad_verify", "bad_verify_arrays"),
-    "paged_linear": _kernel("resident", "paged_linear_arrays"),
-    "tile_decode": _kernel("tile_decode", "decode_bytes"),
+    "bad_verify": _from("kernels.bad_verify", "bad_verify_arrays"),
+    "causal_conv1d": _from("ops.triton_recurrent", "causal_conv1d"),
+    "paged_linear": _from("kernels.resident", "paged_linear_arrays"),
+    "ssm_scan": _from("ops.triton_recurrent", "ssm_scan"),
+    "tile_decode": _from("kernels.tile_decode", "decode_bytes"),
 }

@@ -1,0 +1,2 @@
+#define VX_LEVEL_NEON
+#include "ops/recurrent_level.inl.h"
