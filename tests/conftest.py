@@ -116,6 +116,22 @@ def tiny_c3_dir(tiny_hf_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="session")
+def tiny_mamba_dirs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A three-layer random mamba and mamba2, packed with codec exact; read-only."""
+    from tests.mamba_checkpoints import CONFIGS, write_mamba
+
+    import vortex_engine as vx
+
+    packed: dict[str, Path] = {}
+    for model_type in CONFIGS:
+        folder = tmp_path_factory.mktemp(model_type)
+        write_mamba(folder / "hf", model_type)
+        vx.pack(folder / "hf", folder / "c3")
+        packed[model_type] = folder / "c3"
+    return packed
+
+
+@pytest.fixture(scope="session")
 def shared_dir() -> Path:
     """The folder of real weights, tokenizers and texts; it lies beside the repository or where VORTEX_SHARED says."""
     folder = Path(os.environ.get("VORTEX_SHARED", REPOSITORY.parent / "shared"))

@@ -10,9 +10,9 @@ from vortex_engine.state import KVState
 def test_shapes_and_bytes() -> None:
     state = KVState(n_layers=3, n_kv_heads=2, head_dim=20, capacity=7)
     assert [keys.shape for keys, _ in state.layers] == [(2, 7, 32)] * 3
-    assert state.kv_bytes == 0
+    assert state.n_bytes == 0
     state.length = 5
-    assert state.kv_bytes == 3 * 2 * 2 * 5 * 32 * 4
+    assert state.n_bytes == 3 * 2 * 2 * 5 * 32 * 4
     assert state.capacity == 7
 
 

@@ -14,6 +14,10 @@ class Ledger:
     def __init__(self) -> None:
         self.items: list[int] = []
 
+    @property
+    def n_bytes(self) -> int:
+        return 8 * len(self.items)
+
     def snapshot(self) -> int:
         return len(self.items)
 

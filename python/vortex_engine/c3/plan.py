@@ -1,9 +1,9 @@
 """What goes where, decided before the first byte is written: the order of matrices and the shards they fill.
 
 Matrices lie in the order in which a forward pass reads them: the token embedding, then the layers by number with
-q, k, v, o, gate, up, down inside each, then matrices outside the layers by name, then `lm_head`. A tied embedding
-comes last, since it is read as the head. Other matrices of a layer follow its named seven. Numbers in names sort as
-numbers.
+q, k, v, o, gate, up, down (of a Mamba mixer: in, x, dt, out) inside each, then matrices outside the layers by name,
+then `lm_head`. A tied embedding comes last, since it is read as the head. Other matrices of a layer follow the named
+ones. Numbers in names sort as numbers.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from vortex_engine.c3.safetensors_header import ELEMENT_BITS, reserve_bytes
 from vortex_engine.c3.source import Source, SourceTensor, is_embedding
 
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+_MAMBA_PROJECTIONS = ("in_proj", "x_proj", "dt_proj", "out_proj")
 _LAYER = re.compile(r"(?:^|\.)[0-9]+\.")
 # The fewest bits a weight can take: nothing else may be promised before the weights are read.
 _LEAST_BITS = {
@@ -99,7 +100,8 @@ def sweep_key(name: str, *, tied_embedding: bool) -> tuple[object, ...]:
     layer = _LAYER.search(name)
     if layer is None:
         return (2, _natural(name))
-    projection = next((i for i, part in enumerate(_PROJECTIONS) if f".{part}." in name), len(_PROJECTIONS))
+    names = _MAMBA_PROJECTIONS if ".mixer." in name else _PROJECTIONS
+    projection = next((i for i, part in enumerate(names) if f".{part}." in name), len(names))
     return (1, _natural(name[: layer.end()]), projection, _natural(name))
 
 

@@ -57,8 +57,8 @@ class SourceTensor:
 
     @property
     def is_matrix(self) -> bool:
-        """Whether it is packed into tiles."""
-        return len(self.shape) == 2 and self.dtype in SAFETENSORS_DTYPES
+        """Whether it is packed into tiles: not the decay rates of a recurrence, which no product reads."""
+        return len(self.shape) == 2 and self.dtype in SAFETENSORS_DTYPES and not self.name.endswith(".A_log")
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +236,7 @@ def _check_tensor(tensor: SourceTensor) -> None:
         raise ModelConfigError(f"{where}: the name is one of a packed model; pack the original checkpoint")
     if len(tensor.shape) != 2:
         return
-    if not tensor.is_matrix and tensor.dtype not in _BUFFER_DTYPES:
+    if tensor.dtype not in SAFETENSORS_DTYPES and tensor.dtype not in _BUFFER_DTYPES:
         raise ModelConfigError(
             f"{where}: a matrix of dtype {tensor.dtype} cannot be packed; save the checkpoint as bf16, fp16 or fp32"
         )
@@ -306,7 +306,7 @@ def _same_bytes(a: SourceTensor, b: SourceTensor) -> bool:
 
 def is_embedding(name: str) -> bool:
     """Whether a tensor is the token embedding, by the names that checkpoints use."""
-    return name.endswith(("embed_tokens.weight", "wte.weight", "word_embeddings.weight"))
+    return name.endswith(("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "backbone.embeddings.weight"))
 
 
 def _stamp(path: Path) -> list[int]:

@@ -27,7 +27,7 @@ __all__ = ["LogitsFn", "Timing", "VerifiedBlock", "generate_blocks", "prefill", 
 
 
 class LogitsFn(Protocol):
-    """One sweep of a model, as `Decoder.forward`."""
+    """One sweep of a model, as `LanguageModel.forward`."""
 
     def __call__(
         self,
@@ -96,7 +96,7 @@ def generate_blocks(
     """Blocks of ids that follow the prompt, until the state is full; a consumer that has enough stops asking.
 
     Args:
-        adopt: as `Decoder.adopt`.
+        adopt: as `LanguageModel.adopt`.
         logits: what `prefill` returned; `state` holds the prompt.
 
     A block is computed when it is asked for. At every yield, and after an exception, the state holds verified positions

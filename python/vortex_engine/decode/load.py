@@ -13,7 +13,7 @@ from vortex_engine.c3.directory import C3Directory, add_matrices, open_directory
 from vortex_engine.decode.options import positive_integer
 from vortex_engine.errors import BackendUnavailableError, ModelConfigError
 from vortex_engine.models import build_model
-from vortex_engine.models.decoder import Decoder
+from vortex_engine.models.protocol import LanguageModel
 from vortex_engine.profile import available_ram_bytes, default_ram_budget, parse_bytes
 
 __all__ = ["LoadedParts", "load_parts", "model_path"]
@@ -32,7 +32,7 @@ class LoadedParts:
     directory: C3Directory
     pager: Any
     ctx: ops.OpContext
-    decoder: Decoder
+    decoder: LanguageModel
     ram_budget_bytes: int
     prefill_chunk: int
     activations: str

@@ -87,13 +87,13 @@ class SecondModel:
         return self._parts.prefill_chunk
 
     def new_state(self, capacity: int) -> SequenceState:
-        """As `Decoder.new_state`."""
+        """As `LanguageModel.new_state`."""
         return self._parts.decoder.new_state(capacity)
 
     def sweep(
         self, token_ids: NDArray[np.int64], state: SequenceState, logits: Literal["last", "none"]
     ) -> NDArray[np.float32]:
-        """As `Decoder.forward`."""
+        """As `LanguageModel.forward`."""
         with self._lock:
             if self._closed:
                 raise VortexError("the model is closed; load it again")

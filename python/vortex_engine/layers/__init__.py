@@ -3,6 +3,17 @@
 from __future__ import annotations
 
 from vortex_engine.layers.linear import PagedLinear
-from vortex_engine.layers.norm import RMSNorm
+from vortex_engine.layers.norm import GroupedRMSNorm, RMSNorm
+from vortex_engine.layers.selective import SelectiveMixer, SelectiveWeights
+from vortex_engine.layers.ssm import SSMLayer, SSMShape, SSMWeights
 
-__all__ = ["PagedLinear", "RMSNorm"]
+__all__ = [
+    "GroupedRMSNorm",
+    "PagedLinear",
+    "RMSNorm",
+    "SSMLayer",
+    "SSMShape",
+    "SSMWeights",
+    "SelectiveMixer",
+    "SelectiveWeights",
+]

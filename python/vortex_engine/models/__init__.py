@@ -9,17 +9,19 @@ from vortex_engine.errors import ModelConfigError
 
 if TYPE_CHECKING:
     from vortex_engine.c3.directory import C3Directory
-    from vortex_engine.models.decoder import Decoder
+    from vortex_engine.models.protocol import LanguageModel, ModelConfig
     from vortex_engine.ops import OpContext
 
-__all__ = ["build_model", "check_config", "supported_model_types"]
+__all__ = ["build_model", "parse_config", "supported_model_types"]
 
-# Each module has `check_config(config)` and `build(directory, pager, handles, ctx, activations)`.
+# Each module has `parse_config(config)` and `build(directory, pager, handles, ctx, activations)`.
 _MODULES = {
     "llama": "vortex_engine.models.decoder",
     "mistral": "vortex_engine.models.decoder",
     "qwen2": "vortex_engine.models.decoder",
     "qwen3": "vortex_engine.models.decoder",
+    "mamba": "vortex_engine.models.mamba",
+    "mamba2": "vortex_engine.models.mamba",
 }
 
 
@@ -28,18 +30,18 @@ def supported_model_types() -> tuple[str, ...]:
     return tuple(_MODULES)
 
 
-def check_config(config: dict[str, Any]) -> None:
-    """Refuse a `config.json` that this engine would not compute exactly as its authors did.
+def parse_config(config: dict[str, Any]) -> ModelConfig:
+    """The sizes of a model; refuses a `config.json` that this engine would not compute exactly as its authors did.
 
     Raises:
         ModelConfigError: names the key, its value and what is supported.
     """
-    _module(config).check_config(config)
+    return _module(config).parse_config(config)
 
 
 def build_model(
     directory: C3Directory, pager: Any, handles: dict[str, int], ctx: OpContext, activations: str
-) -> Decoder:
+) -> LanguageModel:
     """The model of a packed directory, whose matrices the pager (not started yet) knows under `handles`.
 
     `activations` is what its products take, "float" or "int8".

@@ -23,9 +23,8 @@ from vortex_engine.c3.plan import PackPlan
 from vortex_engine.c3.report import Divergence
 from vortex_engine.c3.source import Source
 from vortex_engine.errors import ModelConfigError
-from vortex_engine.models import check_config
+from vortex_engine.models import parse_config
 from vortex_engine.models.calibration_text import CalibrationText, read_calibration
-from vortex_engine.models.config import parse_config
 from vortex_engine.models.divergence import DivergenceSum
 from vortex_engine.models.variants import VariantModel, open_variants
 from vortex_engine.tok import load_tokenizer
@@ -64,14 +63,13 @@ class ModelCalibrator:
             BudgetError: names the least bits a weight.
         """
         try:
-            check_config(source.config)
+            config = parse_config(source.config)
             tokenizer = load_tokenizer(source.path)
         except ModelConfigError as error:
             instead = "choose --codec int8 or int4" if self.codec == MIXED else "leave out --calibration"
             raise ModelConfigError(
                 f"[pack] a calibration text needs a model that the engine itself runs; {instead}: {error}"
             ) from error
-        config = parse_config(source.config)
         self._text = read_calibration(
             self.text, tokenizer, vocab_size=config.vocab_size, context_length=config.max_position_embeddings
         )

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from vortex_engine import ops
 from vortex_engine.layers import PagedLinear, RMSNorm
 from vortex_engine.models.config import DecoderConfig, parse_config
+from vortex_engine.models.draft_head import drafts_with_whole_head
 from vortex_engine.models.effort import FULL, Effort
 from vortex_engine.models.multi_token import multi_token_heads
 from vortex_engine.models.rope import inverse_frequencies
@@ -24,18 +25,12 @@ if TYPE_CHECKING:
     from vortex_engine.c3.directory import C3Directory
     from vortex_engine.ops import OpContext
 
-__all__ = ["MAX_SIBLINGS", "Decoder", "build", "check_config"]
+__all__ = ["MAX_SIBLINGS", "Decoder", "build", "parse_config"]
 
 MAX_SIBLINGS = 16  # of one sweep: positions that a cache has besides its capacity
-_MAX_HEAD_SHARE = 1 / 2  # of the bytes that a draft reads: what it may read of the head besides
 
 _EMBEDDING = "model.embed_tokens.weight"
 _HEAD = "lm_head.weight"
-
-
-def check_config(config: dict[str, Any]) -> None:
-    """Refuse a configuration that this file would not compute exactly."""
-    parse_config(config)
 
 
 def build(directory: C3Directory, pager: Any, handles: dict[str, int], ctx: OpContext, activations: str) -> Decoder:
@@ -44,12 +39,7 @@ def build(directory: C3Directory, pager: Any, handles: dict[str, int], ctx: OpCo
 
 
 class Decoder:
-    """A decoder over a pager; the sequence's state is an argument, so one decoder serves many sequences in turn.
-
-    `sweep` is the order of its matrices in a forward pass, `drafted` those of which drafts want more than the prefix,
-    `unused_tensors` what the checkpoint has besides; `has_residuals` says whether the prefixes of its tiles are less
-    than the whole; `multi_token` has the heads for later tokens, or is None.
-    """
+    """A `LanguageModel` of attention and gated MLP."""
 
     def __init__(
         self,
@@ -74,7 +64,8 @@ class Decoder:
             head = ops.Projections((self._embedding,), (None,))
         else:
             head = wiring.projections([("lm_head", config.vocab_size)], config.hidden_size, bias=False)
-        self.drafted = head.handles if _drafts_with_whole_head(config, directory) else ()
+        whole_head = drafts_with_whole_head(directory, _EMBEDDING if config.tie_word_embeddings else _HEAD)
+        self.drafted = head.handles if whole_head else ()
         self._planes = {
             "all": _Planes(layers, self._linear(head, activations, "all")),
             "prefix": _Planes(
@@ -108,17 +99,7 @@ class Decoder:
         effort: Effort = FULL,
         depths: NDArray[np.int64] | None = None,
     ) -> NDArray[np.float32]:
-        """One sweep: append the ids to the sequence in `state`.
-
-        Less than full effort leaves keys and values that only another draft may see: roll back to before it.
-
-        Args:
-            depths: the last ids are siblings, which stand beside the chain of the others: sibling s in place of the
-                chain's id number depths[s], counted from 0. The sequence grows by the chain; `adopt` has the rest.
-
-        Returns:
-            float32 logits [1, vocab] of the last id, [T, vocab] of all, or [0, vocab].
-        """
+        """As `LanguageModel.forward`."""
         start, n_rows = state.length, token_ids.shape[0] - (0 if depths is None else len(depths))
         planes = self._planes[effort.planes]
         positions = np.arange(start, start + n_rows, dtype=np.int64)
@@ -136,11 +117,7 @@ class Decoder:
         return planes.head(normed)[0] if len(rows) else np.empty((0, self.config.vocab_size), np.float32)
 
     def adopt(self, state: SequenceState, slot: int) -> None:
-        """Append a sibling of the sweep before, whose chain has just been committed up to the sibling's place.
-
-        Args:
-            slot: where that sweep put the sibling: the position it began at + ids of its chain + the sibling's number.
-        """
+        """As `LanguageModel.adopt`."""
         for keys, values in state.kv.layers:
             ops.kv_move(self._ctx, keys, values, slot, state.length)
         state.kv.length += 1
@@ -149,14 +126,6 @@ class Decoder:
 
     def _linear(self, rows: ops.Projections, activations: str, planes: str) -> PagedLinear:
         return PagedLinear(self._ctx, self._pager, rows.handles, rows.biases, activations, planes)
-
-
-def _drafts_with_whole_head(config: DecoderConfig, directory: C3Directory) -> bool:
-    """Whether drafts of prefix planes use the whole head: errors of its weights fall on the logits themselves, where
-    those of a layer average out, but it must not make a draft much more expensive."""
-    head = directory.matrices[_EMBEDDING if config.tie_word_embeddings else _HEAD].tiles
-    drafted = sum(int(matrix.tiles.prefix_bytes.sum()) for matrix in directory.matrices.values())
-    return 0 < int(head.residual_bytes.sum()) <= drafted * _MAX_HEAD_SHARE
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from vortex_engine.c3.layout import LOSSY_CODECS, MIXED
 from vortex_engine.c3.pack import pack as pack_directory
 from vortex_engine.c3.report import Divergence, PackReport
 from vortex_engine.errors import ModelConfigError
-from vortex_engine.models import check_config
+from vortex_engine.models import parse_config
 from vortex_engine.profile import parse_bytes
 
 __all__ = ["pack"]
@@ -60,7 +60,7 @@ def pack(
 
     def note_limits(config: dict[str, object]) -> None:
         try:
-            check_config(config)
+            parse_config(config)
         except ModelConfigError as error:
             reasons.append(str(error))
 

@@ -18,7 +18,7 @@ __all__ = ["TensorTable"]
 # Rotary tables that old checkpoints carry; they are recomputed from the configuration.
 _RECOMPUTED = re.compile(r"(.*\.)?rotary_emb\.(inv_freq|cos_cached|sin_cached)")
 # Names under which a tensor would take part in the forward pass of a decoder.
-_FORWARD = re.compile(r"(model|lm_head)\..*")
+_FORWARD = re.compile(r"(model|backbone|lm_head)\..*")
 
 
 class TensorTable:
@@ -42,12 +42,30 @@ class TensorTable:
 
     def vector(self, name: str, length: int) -> NDArray[np.float32]:
         """A norm weight or bias, float32 [length]."""
+        return self._array(name, (length,))
+
+    def finite(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """A tensor of that shape, float32.
+
+        Raises:
+            ModelConfigError: it is not there, has another shape or holds a value that is not finite.
+        """
+        values = self._array(name, shape)
+        if not np.isfinite(values).all():
+            at = [int(i) for i in np.argwhere(~np.isfinite(values))[0]]
+            raise ModelConfigError(
+                f"{self._directory.path}: tensor {name!r} must be finite, it has {values[tuple(at)]} at {at}; the "
+                "checkpoint is damaged"
+            )
+        return values
+
+    def _array(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
         tensor = self._directory.tensors.get(name)
         if tensor is None:
             matrix = self._directory.matrices.get(name)
-            raise self._missing(name, (length,), None if matrix is None else (matrix.rows, matrix.cols))
-        if tensor.shape != (length,):
-            raise self._missing(name, (length,), tensor.shape)
+            raise self._missing(name, shape, None if matrix is None else (matrix.rows, matrix.cols))
+        if tuple(tensor.shape) != shape:
+            raise self._missing(name, shape, tensor.shape)
         self._taken.add(name)
         return self._directory.tensor(name)
 

@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from vortex_engine.state.hidden import HiddenRows, hidden_rows
 from vortex_engine.state.kv import KVState
+from vortex_engine.state.recurrent import RecurrentLayer, RecurrentState, recurrent_layers
 from vortex_engine.state.sequence import SequenceState, StatePart
 
-__all__ = ["HiddenRows", "KVState", "SequenceState", "StatePart", "hidden_rows"]
+__all__ = [
+    "HiddenRows",
+    "KVState",
+    "RecurrentLayer",
+    "RecurrentState",
+    "SequenceState",
+    "StatePart",
+    "hidden_rows",
+    "recurrent_layers",
+]

@@ -31,6 +31,11 @@ class HiddenRows:
         self._siblings, self._first_slot = self._none, 0
 
     @property
+    def n_bytes(self) -> int:
+        """Bytes of its rows."""
+        return self._rows.nbytes + self._siblings.nbytes
+
+    @property
     def last(self) -> NDArray[np.float32]:
         """[1, hidden] of the last position; [0, hidden] where its pass kept none."""
         return self._rows[-1:]
@@ -46,7 +51,7 @@ class HiddenRows:
         self._rows, self._siblings, self._first_slot = rows[:n_chain], rows[n_chain:], self._length
 
     def adopt(self, slot: int) -> None:
-        """Append a sibling of the pass before, as `Decoder.adopt`."""
+        """Append a sibling of the pass before, as `LanguageModel.adopt`."""
         at = slot - self._first_slot
         self._rows = self._siblings[at : at + 1].copy()
         self._length += 1

@@ -34,7 +34,7 @@ class KVState:
         self.length = 0
 
     @property
-    def kv_bytes(self) -> int:
+    def n_bytes(self) -> int:
         """Bytes of the positions in use."""
         n_kv_heads, _, padded = self._shape
         return self._n_layers * 2 * n_kv_heads * self.length * padded * 4

@@ -17,6 +17,11 @@ class StatePart(Protocol):
     nested; one that is committed or rolled back ends all that were taken after it.
     """
 
+    @property
+    def n_bytes(self) -> int:
+        """Bytes it holds."""
+        ...
+
     def snapshot(self) -> Any:
         """A mark; cheap, whatever the part holds."""
         ...
@@ -37,7 +42,7 @@ class SequenceState:
     one is `rollback(mark)`. Not safe for use from two threads at once.
 
     Attributes:
-        kv: keys and values, all models have them.
+        kv: keys and values; a model without attention has no layers in it, and its length still counts.
         parts: the others, in the order in which the model made them.
     """
 
@@ -58,8 +63,8 @@ class SequenceState:
 
     @property
     def kv_bytes(self) -> int:
-        """Bytes of the positions in use."""
-        return self.kv.kv_bytes
+        """Bytes of the positions in use, and of what the other parts hold."""
+        return sum(part.n_bytes for part in self._all)
 
     def snapshot(self) -> tuple[Any, ...]:
         """A mark of every part."""
