@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.bad.ngram_plot import draw_ngram
 from benchmarks.bad.report import draw_budgets
+from benchmarks.ssm.report import draw_scans
 from vortex_engine.bench import Curve, CurvePoint, Rates
 from vortex_engine.bench.plot import plot_curve, read_peers
 
@@ -26,6 +27,8 @@ def draw(results: dict[str, dict[str, Any]], folder: Path) -> list[Path]:
         drawn.append(draw_budgets(results["bad_limited"], folder / "bad_budgets.png"))
     if "bad_ngram" in results:
         drawn.append(draw_ngram(results["bad_ngram"], folder / "bad_ngram.png"))
+    if "ssm_prefill" in results:
+        drawn.append(draw_scans(results, folder / "ssm_scans.png"))
     return drawn
 
 

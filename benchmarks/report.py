@@ -1,4 +1,5 @@
-"""README's section of measured numbers, and its plots, from the committed results of `benchmarks.c3` and `.bad`.
+"""README's section of measured numbers, and its plots, from the committed results of `benchmarks.c3`, `.bad` and
+`.ssm`.
 
 `python -m benchmarks.report` rewrites the section between its two markers and draws its pictures, results/*.png;
 `--check` changes nothing and fails where the section is not what the results say.
@@ -15,18 +16,25 @@ from benchmarks.bad.report import FIGURES as BAD_FIGURES
 from benchmarks.bad.report import budget_table
 from benchmarks.c3.__main__ import FIGURES
 from benchmarks.machine import RESULTS
+from benchmarks.ssm.report import FIGURES as SSM_FIGURES
+from benchmarks.ssm.report import scan_table
 
 README = RESULTS.parents[1] / "README.md"
 BEGIN = "<!-- numbers: python -m benchmarks.report -->\n"
 END = "<!-- end of numbers -->\n"
 # Figure -> its file in results/, without .json.
-FILES = {name: f"c3_{name}" for name in FIGURES} | {f"bad_{name}": f"bad_{name}" for name in BAD_FIGURES}
+FILES = {name: f"c3_{name}" for name in FIGURES} | {
+    f"{folder}_{name}": f"{folder}_{name}"
+    for folder, names in {"bad": BAD_FIGURES, "ssm": SSM_FIGURES}.items()
+    for name in names
+}
 PLOTS = {
     "c3_budget_curve.png": ("curve", "Decoding speed and bytes a token over the RAM budget"),
     "c3_peers.png": ("resident", "Decoding and prefill beside llama.cpp"),
     "c3_traces.png": ("traces", "Bytes that the paging policies read over Belady's, by budget and pattern of access"),
     "bad_budgets.png": ("bad_limited", "Tokens a second over the RAM budget: plain, speculating, llama.cpp"),
     "bad_ngram.png": ("bad_ngram", "Accepted tokens a step of n-gram drafting on traces of code edits"),
+    "ssm_scans.png": ("ssm_prefill", "Time of the selective scan beside torch, mambapy and scalar C"),
 }
 
 
@@ -49,6 +57,8 @@ def section(results: dict[str, dict[str, Any]]) -> str:
         lines.append("")
     if "bad_limited" in results:
         lines += [*budget_table(results["bad_limited"]), ""]
+    if any(f"ssm_{name}" in results for name in SSM_FIGURES):
+        lines += [*scan_table(results), ""]
     skipped = [f"{name}: {line}" for name, result in results.items() for line in dict.fromkeys(result["skipped"])]
     if skipped:
         lines += ["Left out, and why:", "", *(f"- {line}" for line in skipped), ""]

@@ -10,6 +10,7 @@ import pytest
 from benchmarks import report
 from benchmarks.bad.report import budget_table
 from benchmarks.c3.report import Figure
+from benchmarks.ssm.report import scan_table
 
 MACHINE: dict[str, Any] = {
     "cpu": "One",
@@ -35,6 +36,27 @@ LIMITED: dict[str, Any] = {
             ("llama.cpp", 0.4, 1.0),
         )
     ],
+}
+
+SCAN: dict[str, Any] = {
+    "threads": 2,
+    "length": 2048,
+    "channels": 1536,
+    "n_state": 16,
+    "entries": [
+        {"contender": contender, "ms": ms, "times_ours": ms / 8, "error": 1e-5}
+        for contender, ms in (("vortex", 8.0), ("torch", 900.0))
+    ],
+    "roofline": {
+        "vortex": {
+            "gexps_s": 5.0,
+            "gexps_s_bound": 8.0,
+            "share_of_exps": 0.625,
+            "gb_s": 4.0,
+            "gb_s_bound": 20.0,
+            "share_of_bandwidth": 0.2,
+        }
+    },
 }
 
 
@@ -67,6 +89,13 @@ def test_the_table_of_budgets_says_whether_the_output_is_the_same() -> None:
         "| 100 %, 1000 MB | 12.50 | 14.25 | - | - | yes |",
         "| 40 %, 400 MB | 2.00 | - | 1.00 | - | **no**, 3 tokens |",
     ]
+
+
+def test_the_table_of_scans_says_time_error_and_what_the_machine_allows() -> None:
+    lines = scan_table({"ssm_prefill": SCAN})
+    work = "2048 steps of 1536 channels, 16 states each"
+    assert f"| {work} | vortex | 8 | 1 | 1e-05 |" in lines and f"| {work} | torch | 900 | 112 | 1e-05 |" in lines
+    assert "5.00 G decays a second, 62 % of" in lines[-1] and "4.0 GB/s, 20 % of" in lines[-1]
 
 
 def test_figures_of_two_machines_are_told_apart(tmp_path: Path) -> None:
@@ -105,6 +134,7 @@ def test_the_plots_are_drawn_from_results(tmp_path: Path) -> None:
         "traces": {"entries": traces},
         "bad_limited": LIMITED,
         "bad_ngram": {"entries": [{"contender": "ours", "kind": "edit", "limit": 8, "accepted_per_step": 6.0}]},
+        "ssm_prefill": SCAN,
     }
     drawn = draw(results, tmp_path)
     assert [path.name for path in drawn] == list(report.PLOTS)
