@@ -28,7 +28,7 @@ def measure(setting: Setting) -> Figure:
         start = np.random.default_rng(1).standard_normal((batch, channels, n_state), np.float32)
         wanted = _step(ops.make_context(threads=1, backend="reference"), layer, layer.A, start.copy())()
         contenders: dict[str, Contender] = {
-            BLOCKED: _step(ctx, layer, _blocked(layer.A), _blocked(start)),
+            BLOCKED: _step(ctx, layer, ops.scan_blocks(layer.A), ops.scan_blocks(start)),
             PLAIN: _step(ctx, layer, layer.A, start.copy()),
         }
         try:
@@ -59,12 +59,6 @@ def measure(setting: Setting) -> Figure:
         figure.facts["roofline"][str(batch)] = line
         print_table(("roofline", *line), [[f"batch {batch}", *line.values()]])
     return figure
-
-
-def _blocked(value: F32) -> F32:
-    """[..., D, N] as [..., D / 16, N, 16]."""
-    *rest, channels, n_state = value.shape
-    return np.ascontiguousarray(value.reshape(*rest, channels // 16, 16, n_state).swapaxes(-1, -2))
 
 
 def _step(ctx: ops.OpContext, layer: Layer, rates: F32, state: F32) -> Contender:
