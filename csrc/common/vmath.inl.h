@@ -7,28 +7,36 @@ namespace vx::VX_SIMD_NS {
 
 constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the low mantissa bits
 
+// Functions of kCount vectors take them side by side: a processor then has independent work while one waits for itself.
+
 // e^x for every float: within 1 ulp of the exact value, subnormal results included; +inf above 88.72283, 0 below
 // -103.98, NaN for NaN (its payload is unspecified).
 // x = n*ln2 + r with |r| <= ln2/2; e^r by the degree-7 polynomial of Cephes' expf; the two powers of two of 2^n are
 // applied by multiplication, so overflow and underflow round once, as IEEE does.
-VX_INLINE f32x16 exp(f32x16 x) {
+template <int kCount>
+VX_INLINE void exp(f32x16* x) {
+  const f32x16 magic = set1(kMagic), one = set1(1.0f);
+  f32x16 n[kCount], p[kCount];
   // The clamps keep n within two exponents' range and pass NaN on: min and max give their second operand for NaN.
-  x = min(set1(89.0f), max(set1(-105.0f), x));
-  const f32x16 magic = set1(kMagic);
-  const f32x16 n = sub(fma(x, set1(1.44269504088896341f), magic), magic);
-  f32x16 r = fma(n, set1(-0.693147182464599609375f), x);
-  r = fma(n, set1(1.904654323148236017e-9f), r);
-  f32x16 p = fma(set1(1.9875691500e-4f), r, set1(1.3981999507e-3f));
-  p = fma(p, r, set1(8.3334519073e-3f));
-  p = fma(p, r, set1(4.1665795894e-2f));
-  p = fma(p, r, set1(1.6666665459e-1f));
-  p = fma(p, r, set1(5.0000001201e-1f));
-  p = add(fma(mul(r, r), p, r), set1(1.0f));
-  const f32x16 half_biased = fma(n, set1(0.5f), magic);
-  const f32x16 rest = sub(n, sub(half_biased, magic));
-  const f32x16 one = set1(1.0f);
-  p = mul(p, add_exponent(one, half_biased));
-  return mul(p, add_exponent(one, add(rest, magic)));
+  for (int i = 0; i < kCount; ++i) x[i] = min(set1(89.0f), max(set1(-105.0f), x[i]));
+  for (int i = 0; i < kCount; ++i) n[i] = sub(fma(x[i], set1(1.44269504088896341f), magic), magic);
+  for (int i = 0; i < kCount; ++i) x[i] = fma(n[i], set1(-0.693147182464599609375f), x[i]);
+  for (int i = 0; i < kCount; ++i) x[i] = fma(n[i], set1(1.904654323148236017e-9f), x[i]);
+  for (int i = 0; i < kCount; ++i) p[i] = fma(set1(1.9875691500e-4f), x[i], set1(1.3981999507e-3f));
+  for (int i = 0; i < kCount; ++i) p[i] = fma(p[i], x[i], set1(8.3334519073e-3f));
+  for (int i = 0; i < kCount; ++i) p[i] = fma(p[i], x[i], set1(4.1665795894e-2f));
+  for (int i = 0; i < kCount; ++i) p[i] = fma(p[i], x[i], set1(1.6666665459e-1f));
+  for (int i = 0; i < kCount; ++i) p[i] = fma(p[i], x[i], set1(5.0000001201e-1f));
+  for (int i = 0; i < kCount; ++i) p[i] = add(fma(mul(x[i], x[i]), p[i], x[i]), one);
+  for (int i = 0; i < kCount; ++i) {
+    const f32x16 half_biased = fma(n[i], set1(0.5f), magic);
+    const f32x16 rest = sub(n[i], sub(half_biased, magic));
+    x[i] = mul(mul(p[i], add_exponent(one, half_biased)), add_exponent(one, add(rest, magic)));
+  }
+}
+VX_INLINE f32x16 exp(f32x16 x) {
+  exp<1>(&x);
+  return x;
 }
 
 // 2^x for every float: within 3 ulp of the exact value from 2^-126 on, below that within 2^-126 of it; exactly 1 at 0
@@ -36,7 +44,6 @@ VX_INLINE f32x16 exp(f32x16 x) {
 // billions.
 // x = n + f with |f| <= 1/2; 2^f = 1 + f q(f), q of degree 4 with the least largest relative error, 4.4e-7, so that
 // the error goes to 0 with f and decays close to 1 stay true over thousands of steps.
-// kCount of them side by side: a processor then has independent work while one waits for itself.
 template <int kCount>
 VX_INLINE void exp2(f32x16* x) {
   const f32x16 magic = set1(kMagic);
@@ -59,19 +66,36 @@ VX_INLINE f32x16 exp2(f32x16 x) {
 VX_INLINE f32x16 sigmoid(f32x16 x) { return div(set1(1.0f), add(set1(1.0f), exp(sub(set1(0.0f), x)))); }
 
 // x / (1 + e^-x).
-VX_INLINE f32x16 silu(f32x16 x) { return div(x, add(set1(1.0f), exp(sub(set1(0.0f), x)))); }
+template <int kCount>
+VX_INLINE void silu(f32x16* x) {
+  f32x16 e[kCount];
+  for (int i = 0; i < kCount; ++i) e[i] = sub(set1(0.0f), x[i]);
+  exp<kCount>(e);
+  for (int i = 0; i < kCount; ++i) x[i] = div(x[i], add(set1(1.0f), e[i]));
+}
+VX_INLINE f32x16 silu(f32x16 x) {
+  silu<1>(&x);
+  return x;
+}
 
 // ln(1 + e^x) without overflow, within 4 ulp: max(x, 0) + ln(1 + w), w = e^-|x|, by the series of artanh(w / (2 + w)).
-VX_INLINE f32x16 softplus(f32x16 x) {
+template <int kCount>
+VX_INLINE void softplus(f32x16* x) {
   const f32x16 zero = set1(0.0f);
-  const f32x16 w = exp(min(x, sub(zero, x)));
-  const f32x16 s = div(w, add(w, set1(2.0f)));
-  const f32x16 s2 = mul(s, s);
-  f32x16 p = fma(set1(1.4089167e-1f), s2, set1(1.39803e-1f));
-  p = fma(p, s2, set1(2.0012455e-1f));
-  p = fma(p, s2, set1(3.3333158e-1f));
-  p = fma(p, s2, set1(1.0f));
-  return fma(add(s, s), p, max(zero, x));
+  f32x16 s[kCount], s2[kCount], p[kCount];
+  for (int i = 0; i < kCount; ++i) s[i] = min(x[i], sub(zero, x[i]));
+  exp<kCount>(s);
+  for (int i = 0; i < kCount; ++i) s[i] = div(s[i], add(s[i], set1(2.0f)));
+  for (int i = 0; i < kCount; ++i) s2[i] = mul(s[i], s[i]);
+  for (int i = 0; i < kCount; ++i) p[i] = fma(set1(1.4089167e-1f), s2[i], set1(1.39803e-1f));
+  for (int i = 0; i < kCount; ++i) p[i] = fma(p[i], s2[i], set1(2.0012455e-1f));
+  for (int i = 0; i < kCount; ++i) p[i] = fma(p[i], s2[i], set1(3.3333158e-1f));
+  for (int i = 0; i < kCount; ++i) p[i] = fma(p[i], s2[i], set1(1.0f));
+  for (int i = 0; i < kCount; ++i) x[i] = fma(add(s[i], s[i]), p[i], max(zero, x[i]));
+}
+VX_INLINE f32x16 softplus(f32x16 x) {
+  softplus<1>(&x);
+  return x;
 }
 
 }  // namespace vx::VX_SIMD_NS

@@ -24,27 +24,39 @@ VX_INLINE f32x16 readout(const float* values, int64_t n) {
   return kConstant ? load(values + n * kLanes) : set1(values[n]);
 }
 
+// Sums of 0 * x, which are 0 as long as every x is finite: of the states that a scan starts from and of the exponents
+// of its first decays.
+struct Watched {
+  f32x16 states, exponents;
+};
+
 // kCount states of 16 channels, from `n` on.
-template <int kCount, bool kConstantB, bool kConstantC>
+template <int kCount, bool kConstantB, bool kConstantC, bool kWatch>
 VX_INLINE void scan_states(int64_t n, f32x16 scaled, f32x16 input, const float* rates, const float* b, const float* c,
-                           const float* from, float* h, f32x16& out) {
+                           const float* from, float* h, f32x16& out, Watched& watched) {
+  const f32x16 zero = set1(0.0f);
   f32x16 decay[kCount];
   for (int i = 0; i < kCount; ++i) decay[i] = mul(scaled, load(rates + (n + i) * kLanes));
+  if (kWatch)
+    for (int i = 0; i < kCount; ++i) watched.exponents = fma(decay[i], zero, watched.exponents);
   exp2<kCount>(decay);
   for (int i = 0; i < kCount; ++i) {
     const int64_t at = n + i;
-    const f32x16 state = fma(load(from + at * kLanes), decay[i], mul(input, readout<kConstantB>(b, at)));
+    const f32x16 before = load(from + at * kLanes);
+    if (kWatch) watched.states = fma(before, zero, watched.states);
+    const f32x16 state = fma(before, decay[i], mul(input, readout<kConstantB>(b, at)));
     store(h + at * kLanes, state);
     out = fma(state, readout<kConstantC>(c, at), out);
   }
 }
 
-// Steps of 16 channels, each state with a decay of its own, from states `from` to states `h` (they may be the same).
-// u, dt, y: [step][16]; rates, from, h: [state][16].
-template <bool kConstantB, bool kConstantC>
-static void scan_channels(int64_t steps, int64_t n_state, const float* u, const float* dt, const float* rates,
-                          const ScanReadouts& at, const float* from, float* h, float* y) {
-  for (int64_t t = 0; t < steps; ++t) {
+// Steps begin..end - 1 of 16 channels, each state with a decay of its own, from states `from` to states `h` (they may
+// be the same). u, dt, y: [step][16]; rates, from, h: [state][16].
+template <bool kConstantB, bool kConstantC, bool kWatch>
+VX_INLINE void scan_steps(int64_t begin, int64_t end, int64_t n_state, const float* u, const float* dt,
+                          const float* rates, const ScanReadouts& at, const float* from, float* h, float* y,
+                          Watched& watched) {
+  for (int64_t t = begin; t < end; ++t) {
     const f32x16 step = load(dt + t * kLanes), input = mul(step, load(u + t * kLanes));
     const f32x16 scaled = mul(step, set1(kLog2E));
     const float* b = kConstantB ? at.b : at.b + t * at.b_stride;
@@ -52,19 +64,31 @@ static void scan_channels(int64_t steps, int64_t n_state, const float* u, const 
     f32x16 out = set1(0.0f);
     int64_t n = 0;
     for (; n + 2 <= n_state; n += 2)
-      scan_states<2, kConstantB, kConstantC>(n, scaled, input, rates, b, c, from, h, out);
-    if (n < n_state) scan_states<1, kConstantB, kConstantC>(n, scaled, input, rates, b, c, from, h, out);
+      scan_states<2, kConstantB, kConstantC, kWatch>(n, scaled, input, rates, b, c, from, h, out, watched);
+    if (n < n_state)
+      scan_states<1, kConstantB, kConstantC, kWatch>(n, scaled, input, rates, b, c, from, h, out, watched);
     store(y + t * kLanes, out);
     from = h;
   }
 }
 
-// Steps of kVecs x 16 channels of a head. u, y: kVecs tiles [step][16]; from, h: kVecs x [state][16], as above; dt,
-// decay: [step].
-template <int kVecs>
-static void scan_head(int64_t steps, int64_t n_state, const float* u, const float* dt, const float* decay,
-                      const ScanReadouts& at, const float* from, float* h, float* y) {
-  for (int64_t t = 0; t < steps; ++t) {
+// The same for `steps` steps; the first of a sequence is watched.
+template <bool kConstantB, bool kConstantC>
+static void scan_channels(int64_t steps, int64_t n_state, const float* u, const float* dt, const float* rates,
+                          const ScanReadouts& at, const float* from, float* h, float* y, bool is_first,
+                          Watched& watched) {
+  if (is_first) scan_steps<kConstantB, kConstantC, true>(0, 1, n_state, u, dt, rates, at, from, h, y, watched);
+  scan_steps<kConstantB, kConstantC, false>(is_first, steps, n_state, u, dt, rates, at, is_first ? h : from, h, y,
+                                            watched);
+}
+
+// Steps begin..end - 1 of kVecs x 16 channels of a head, of `steps` at hand. u, y: kVecs tiles [step][16]; from, h:
+// kVecs x [state][16], as above; dt, decay: [step].
+template <int kVecs, bool kWatch>
+VX_INLINE void scan_head_steps(int64_t begin, int64_t end, int64_t steps, int64_t n_state, const float* u,
+                               const float* dt, const float* decay, const ScanReadouts& at, const float* from, float* h,
+                               float* y, Watched& watched) {
+  for (int64_t t = begin; t < end; ++t) {
     const f32x16 step = set1(dt[t]), factor = set1(decay[t]);
     const float *b = at.b + t * at.b_stride, *c = at.c + t * at.c_stride;
     f32x16 input[kVecs], out[kVecs];
@@ -76,7 +100,9 @@ static void scan_head(int64_t steps, int64_t n_state, const float* u, const floa
       const f32x16 b_n = set1(b[n]), c_n = set1(c[n]);
       for (int v = 0; v < kVecs; ++v) {
         const int64_t one = (v * n_state + n) * kLanes;
-        const f32x16 state = fma(load(from + one), factor, mul(input[v], b_n));
+        const f32x16 before = load(from + one);
+        if (kWatch) watched.states = fma(before, set1(0.0f), watched.states);
+        const f32x16 state = fma(before, factor, mul(input[v], b_n));
         store(h + one, state);
         out[v] = fma(state, c_n, out[v]);
       }
@@ -84,6 +110,13 @@ static void scan_head(int64_t steps, int64_t n_state, const float* u, const floa
     for (int v = 0; v < kVecs; ++v) store(y + (v * steps + t) * kLanes, out[v]);
     from = h;
   }
+}
+
+template <int kVecs>
+static void scan_head(int64_t steps, int64_t n_state, const float* u, const float* dt, const float* decay,
+                      const ScanReadouts& at, const float* from, float* h, float* y, bool is_first, Watched& watched) {
+  if (is_first) scan_head_steps<kVecs, true>(0, 1, steps, n_state, u, dt, decay, at, from, h, y, watched);
+  scan_head_steps<kVecs, false>(is_first, steps, steps, n_state, u, dt, decay, at, is_first ? h : from, h, y, watched);
 }
 
 // One task: its blocks of 16 channels (of one head, where there are heads) and their scratch.
@@ -95,13 +128,17 @@ struct ScanRun {
   float *b, *c;                                // [step][state]
   float *u, *dt, *z, *y;                       // [block][step][16], kScanSteps rows
   float* decay;                                // [step]
-  f32x16 sound, finite;                        // 0 * x of the states at the start, of the outputs
+  f32x16 finite;                               // a sum of 0 * x of inputs and outputs
+  Watched watched;
 
+  // Divisions would take as long as a quarter of a step.
+  bool is_one_unit() const { return unit_blocks == n_blocks; }
   int64_t channel(int64_t block) const {
+    if (is_one_unit()) return task.channel0 + block * kLanes;
     return task.channel0 + block / unit_blocks * unit + block % unit_blocks * kLanes;
   }
   int64_t channels(int64_t block) const {
-    const int64_t left = unit - block % unit_blocks * kLanes;
+    const int64_t left = unit - (is_one_unit() ? block : block % unit_blocks) * kLanes;
     return left < kLanes ? left : kLanes;
   }
   float* block_of(float* blocks, int64_t block) const { return blocks + block * args.n_state * kLanes; }
@@ -111,11 +148,11 @@ static ScanRun start_run(const SsmScanArgs& args, const ScanTask& task, float* a
   const int64_t unit = args.head_channels > 0 ? args.head_channels : task.channels;
   const int64_t n_blocks = scan_blocks(task.channels, args.head_channels);
   const f32x16 zero = set1(0.0f);
-  ScanRun run{args,     task,    unit,    (unit + kLanes - 1) / kLanes,
-              n_blocks, nullptr, nullptr, nullptr,
-              nullptr,  nullptr, nullptr, nullptr,
-              nullptr,  nullptr, nullptr, nullptr,
-              zero,     zero};
+  ScanRun run{args,     task,        unit,    (unit + kLanes - 1) / kLanes,
+              n_blocks, nullptr,     nullptr, nullptr,
+              nullptr,  nullptr,     nullptr, nullptr,
+              nullptr,  nullptr,     nullptr, nullptr,
+              zero,     {zero, zero}};
   auto take = [&](int64_t floats) {
     float* part = at;
     at += floats;
@@ -155,7 +192,6 @@ static const float* first_states(ScanRun& run, int64_t block) {
     gather(states, from.state, from.channel, args.n_state, run.channels(block), h, kLanes);
     states = h;
   }
-  watch(states, args.n_state, run.sound);
   return states;
 }
 
@@ -191,7 +227,6 @@ static void load_constants(ScanRun& run, int64_t block) {
   };
   if (!is_blocked(args.a, args.n_state, channels))
     bring(state_at(args.a, 0, channel), args.a.state, args.a.channel, run.rates);
-  watch(rates_of(run, block), args.n_state, run.finite);  // a rate of -inf does not show in the outputs
   if (args.b.is_constant) bring(args.b.data + channel * args.b.channel, args.b.state, args.b.channel, run.b_constant);
   if (args.c.is_constant) bring(args.c.data + channel * args.c.channel, args.c.state, args.c.channel, run.c_constant);
 }
@@ -218,7 +253,7 @@ static void load_tile(const Signal& x, const ScanRun& run, int64_t block, int64_
     gather(from, x.time, x.channel, steps, run.channels(block), tile, kLanes);
 }
 
-// dt of a block.
+// What softplus is taken of, or dt itself, of a block.
 static void load_steps(ScanRun& run, int64_t block, int64_t begin, int64_t steps, float* dt) {
   const SsmScanArgs& args = run.args;
   load_tile(args.delta, run, block, begin, steps, dt);
@@ -228,8 +263,27 @@ static void load_steps(ScanRun& run, int64_t block, int64_t begin, int64_t steps
     for (int64_t t = 0; t < steps; ++t) store(dt + t * kLanes, add(load(dt + t * kLanes), bias));
   }
   watch(dt, steps, run.finite);  // softplus(-inf) is 0
-  if (args.softplus)
-    for (int64_t t = 0; t < steps; ++t) store(dt + t * kLanes, softplus(load(dt + t * kLanes)));
+}
+
+static void softplus_rows(float* rows, int64_t n) {
+  int64_t r = 0;
+  for (; r + 2 <= n; r += 2) {
+    f32x16 pair[2] = {load(rows + r * kLanes), load(rows + (r + 1) * kLanes)};
+    softplus<2>(pair);
+    for (int64_t i = 0; i < 2; ++i) store(rows + (r + i) * kLanes, pair[i]);
+  }
+  if (r < n) store(rows + r * kLanes, softplus(load(rows + r * kLanes)));
+}
+
+// y *= silu(z).
+static void gate_rows(const float* z, float* y, int64_t n) {
+  int64_t r = 0;
+  for (; r + 2 <= n; r += 2) {
+    f32x16 pair[2] = {load(z + r * kLanes), load(z + (r + 1) * kLanes)};
+    silu<2>(pair);
+    for (int64_t i = 0; i < 2; ++i) store(y + (r + i) * kLanes, mul(load(y + (r + i) * kLanes), pair[i]));
+  }
+  if (r < n) store(y + r * kLanes, mul(load(y + r * kLanes), silu(load(z + r * kLanes))));
 }
 
 // dt and decay of a head.
@@ -250,25 +304,38 @@ static void load_head(ScanRun& run, int64_t head, int64_t begin, int64_t steps) 
   }
 }
 
-// y += D u, times silu(z), to its place.
-static void finish_tile(ScanRun& run, int64_t block, int64_t begin, int64_t steps, const float* u, float* z, float* y) {
+// y += D u; and z, which gates it.
+static void skip_tile(const ScanRun& run, int64_t block, int64_t begin, int64_t steps, const float* u, float* z,
+                      float* y) {
   const SsmScanArgs& args = run.args;
-  const int64_t channel = run.channel(block), channels = run.channels(block);
+  const int64_t channel = run.channel(block);
   if (args.D != nullptr) {
-    const f32x16 skip = args.d_per_head ? set1(args.D[channel / run.unit * args.d_stride])
-                                        : load_strided(args.D + channel * args.d_stride, args.d_stride, channels);
+    const f32x16 skip = args.d_per_head
+                            ? set1(args.D[channel / run.unit * args.d_stride])
+                            : load_strided(args.D + channel * args.d_stride, args.d_stride, run.channels(block));
     for (int64_t t = 0; t < steps; ++t) store(y + t * kLanes, fma(skip, load(u + t * kLanes), load(y + t * kLanes)));
   }
-  if (args.z.data != nullptr) {
-    load_tile(args.z, run, block, begin, steps, z);
-    for (int64_t t = 0; t < steps; ++t) store(y + t * kLanes, mul(load(y + t * kLanes), silu(load(z + t * kLanes))));
-  }
+  if (args.z.data != nullptr) load_tile(args.z, run, block, begin, steps, z);
+}
+
+static void store_tile(ScanRun& run, int64_t block, int64_t begin, int64_t steps, const float* y) {
+  const MutableSignal& out = run.args.y;
+  const int64_t channel = run.channel(block), channels = run.channels(block);
   watch(y, steps, run.finite);
-  float* to = args.y.data + run.task.sequence.batch * args.y.batch + channel * args.y.channel + begin * args.y.time;
-  if (are_rows(args.y.channel, channels))
-    for (int64_t t = 0; t < steps; ++t) store(to + t * args.y.time, load(y + t * kLanes));
+  float* to = out.data + run.task.sequence.batch * out.batch + channel * out.channel + begin * out.time;
+  if (are_rows(out.channel, channels))
+    for (int64_t t = 0; t < steps; ++t) store(to + t * out.time, load(y + t * kLanes));
   else
-    scatter(y, to, args.y.time, args.y.channel, steps, channels);
+    scatter(y, to, out.time, out.channel, steps, channels);
+}
+
+// From states to outputs, for blocks that have tiles of `steps` rows each.
+static void finish_tiles(ScanRun& run, int64_t first, int64_t n, int64_t begin, int64_t steps) {
+  const int64_t tile = steps * kLanes;
+  for (int64_t i = 0; i < n; ++i)
+    skip_tile(run, first + i, begin, steps, run.u + i * tile, run.z + i * tile, run.y + i * tile);
+  if (run.args.z.data != nullptr) gate_rows(run.z, run.y, n * steps);
+  for (int64_t i = 0; i < n; ++i) store_tile(run, first + i, begin, steps, run.y + i * tile);
 }
 
 // Blocks first .. first + n - 1, which have tiles of `steps` rows each.
@@ -281,16 +348,16 @@ static void run_channels(ScanRun& run, int64_t first, int64_t n, int64_t begin, 
     load_tile(args.u, run, first + i, begin, steps, run.u + i * tile);
     load_steps(run, first + i, begin, steps, run.dt + i * tile);
   }
+  if (args.softplus) softplus_rows(run.dt, n * steps);
   for (int64_t i = 0; i < n; ++i) {
     const int64_t block = first + i;
     if (args.b.is_constant) readouts.b = run.block_of(run.b_constant, block);
     if (args.c.is_constant) readouts.c = run.block_of(run.c_constant, block);
     const float* from = states_before(run, block, begin);
     scan(steps, args.n_state, run.u + i * tile, run.dt + i * tile, rates_of(run, block), readouts, from,
-         later_states(run, block), run.y + i * tile);
+         later_states(run, block), run.y + i * tile, begin == run.task.sequence.begin, run.watched);
   }
-  for (int64_t i = 0; i < n; ++i)
-    finish_tile(run, first + i, begin, steps, run.u + i * tile, run.z + i * tile, run.y + i * tile);
+  finish_tiles(run, first, n, begin, steps);
 }
 
 // One block of a head or two, whose dt and decays are loaded.
@@ -301,9 +368,9 @@ static void run_head(ScanRun& run, int64_t first, int64_t n, int64_t begin, int6
   const float* from = states_before(run, first, begin);
   if (n == 2) states_before(run, first + 1, begin);  // they follow
   (n == 2 ? scan_head<2> : scan_head<1>)(steps, run.args.n_state, run.u, run.dt, run.decay, readouts, from,
-                                         later_states(run, first), run.y);
-  for (int64_t i = 0; i < n; ++i)
-    finish_tile(run, first + i, begin, steps, run.u + i * tile, run.z + i * tile, run.y + i * tile);
+                                         later_states(run, first), run.y, begin == run.task.sequence.begin,
+                                         run.watched);
+  finish_tiles(run, first, n, begin, steps);
 }
 
 static int ssm_scan(const SsmScanArgs& args, const ScanTask& task, float* scratch) {
@@ -333,9 +400,14 @@ static int ssm_scan(const SsmScanArgs& args, const ScanTask& task, float* scratc
         run_head(run, block + i, run.unit_blocks - i < 2 ? 1 : 2, begin, steps, readouts);
     }
   }
-  for (int64_t block = 0; block < run.n_blocks; ++block)
-    store_states(run, block, states_before(run, block, sequence.end));
-  return (is_finite(run.sound) ? 0 : kBadStates) | (is_finite(run.finite) ? 0 : kBadOutputs);
+  for (int64_t block = 0; block < run.n_blocks; ++block) {
+    const float* states = states_before(run, block, sequence.end);
+    if (sequence.begin == sequence.end) watch(states, args.n_state, run.watched.states);
+    store_states(run, block, states);
+  }
+  const bool are_states = is_finite(run.watched.states);
+  const bool are_others = is_finite(add(run.watched.exponents, run.finite));
+  return (are_states ? 0 : kBadStates) | (are_others ? 0 : kBadOutputs);
 }
 
 }  // namespace vx::VX_SIMD_NS
