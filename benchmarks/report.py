@@ -34,7 +34,7 @@ PLOTS = {
     "c3_traces.png": ("traces", "Bytes that the paging policies read over Belady's, by budget and pattern of access"),
     "bad_budgets.png": ("bad_limited", "Tokens a second over the RAM budget: plain, speculating, llama.cpp"),
     "bad_ngram.png": ("bad_ngram", "Accepted tokens a step of n-gram drafting on traces of code edits"),
-    "ssm_scans.png": ("ssm_prefill", "Time of the selective scan beside torch, mambapy and scalar C"),
+    "ssm_scans.png": ("ssm_prefill", "Time of the selective scan and of a Mamba model beside others"),
 }
 
 
