@@ -3,6 +3,7 @@
 
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
+#include "ops/gradients.h"
 
 namespace vx {
 namespace {
@@ -87,6 +88,59 @@ py::array py_ssm_scan(Pool& pool, const py::object& u, const py::object& delta, 
   return result;
 }
 
+// Contiguous and new, of None where the argument is.
+py::object optional_like(const py::object& value, std::vector<py::ssize_t> shape) {
+  if (value.is_none()) return py::none();
+  return py::array_t<float>(std::move(shape));
+}
+
+float* data_of(py::object& array) {
+  return array.is_none() ? nullptr : py::reinterpret_borrow<py::array_t<float>>(array).mutable_data();
+}
+
+py::tuple py_ssm_scan_gradient(Pool& pool, const py::object& grad_y, const py::object& grad_last, const py::object& u,
+                               const py::object& delta, const py::object& A, const py::object& B, const py::object& C,
+                               const py::object& D, const py::object& z, const py::object& delta_bias,
+                               bool delta_softplus, const py::object& initial_state) {
+  constexpr const char* kOp = "ssm_scan_gradient";
+  const ScanInputs inputs{strided(u, kOp, "u"),
+                          strided(delta, kOp, "delta"),
+                          strided(A, kOp, "A"),
+                          strided(B, kOp, "B"),
+                          strided(C, kOp, "C"),
+                          strided(D, kOp, "D"),
+                          strided(z, kOp, "z"),
+                          strided(delta_bias, kOp, "delta_bias"),
+                          delta_softplus,
+                          strided(initial_state, kOp, "initial_state"),
+                          {},
+                          {}};
+  const Strided grad = strided(grad_y, kOp, "grad_y"), last = strided(grad_last, kOp, "grad_last");
+  const auto [batch, length, channels, heads, groups, n_state] = scan_gradient_shape(inputs, grad, last);
+  py::object of_u = py::array_t<float>({batch, length, channels}), of_z = optional_like(z, {batch, length, channels});
+  py::object of_delta = py::array_t<float>({batch, length, heads}), of_a = py::array_t<float>(heads);
+  py::object of_b = py::array_t<float>({batch, length, groups, n_state});
+  py::object of_c = py::array_t<float>({batch, length, groups, n_state});
+  py::object of_d = optional_like(D, {D.is_none() ? 0 : inputs.D.shape[0]});
+  py::object of_bias = optional_like(delta_bias, {heads});
+  py::object of_initial = py::array_t<float>({batch, channels, n_state});
+  const ScanGradients out{data_of(of_u), data_of(of_delta), data_of(of_a),    data_of(of_b),      data_of(of_c),
+                          data_of(of_d), data_of(of_z),     data_of(of_bias), data_of(of_initial)};
+  {
+    py::gil_scoped_release release;
+    scan_gradient(pool, inputs, grad, last, out);
+  }
+  return py::make_tuple(of_u, of_delta, of_a, of_b, of_c, of_d, of_z, of_bias, of_initial);
+}
+
+bool is_silu(const py::object& activation, const char* op) {
+  const bool known = activation.is_none() || activation.equal(py::str("silu")) || activation.equal(py::str("swish"));
+  if (!known)
+    throw ArgumentError(std::string("[") + op + "] activation must be None, 'silu' or 'swish', got " +
+                        std::string(py::repr(activation)));
+  return !activation.is_none();
+}
+
 py::array py_causal_conv1d(Pool& pool, const py::object& x, const py::object& weight, const py::object& bias,
                            const py::object& activation, const py::object& initial_state, const py::object& last_state,
                            const py::object& cu_seqlens, const py::object& state_indices) {
@@ -94,14 +148,10 @@ py::array py_causal_conv1d(Pool& pool, const py::object& x, const py::object& we
   for (const auto& [name, value] : {std::pair{"x", &x}, {"weight", &weight}})
     if (value->is_none())
       throw ArgumentError(std::string("[causal_conv1d] ") + name + " must be a numpy array, got None");
-  const bool known = activation.is_none() || activation.equal(py::str("silu")) || activation.equal(py::str("swish"));
-  if (!known)
-    throw ArgumentError("[causal_conv1d] activation must be None, 'silu' or 'swish', got " +
-                        std::string(py::repr(activation)));
   const ConvInputs inputs{strided(x, kOp, "x"),
                           strided(weight, kOp, "weight"),
                           strided(bias, kOp, "bias"),
-                          !activation.is_none(),
+                          is_silu(activation, kOp),
                           strided(initial_state, kOp, "initial_state"),
                           strided(last_state, kOp, "last_state", true),
                           sequences(cu_seqlens, state_indices, kOp)};
@@ -114,6 +164,31 @@ py::array py_causal_conv1d(Pool& pool, const py::object& x, const py::object& we
     causal_conv1d(pool, inputs, y);
   }
   return result;
+}
+
+py::tuple py_causal_conv1d_gradient(Pool& pool, const py::object& grad_y, const py::object& grad_last,
+                                    const py::object& x, const py::object& weight, const py::object& bias,
+                                    const py::object& activation, const py::object& initial_state) {
+  constexpr const char* kOp = "causal_conv1d_gradient";
+  const ConvInputs inputs{strided(x, kOp, "x"),
+                          strided(weight, kOp, "weight"),
+                          strided(bias, kOp, "bias"),
+                          is_silu(activation, kOp),
+                          strided(initial_state, kOp, "initial_state"),
+                          {},
+                          {}};
+  const Strided grad = strided(grad_y, kOp, "grad_y"), last = strided(grad_last, kOp, "grad_last");
+  check_conv_gradient(inputs, grad, last);
+  const int64_t batch = inputs.x.shape[0], channels = inputs.x.shape[1], width = inputs.weight.shape[1];
+  py::object of_x = py::array_t<float>({batch, inputs.x.shape[2], channels});
+  py::object of_weight = py::array_t<float>({channels, width}), of_bias = optional_like(bias, {channels});
+  py::object of_initial = py::array_t<float>({batch, channels, width - 1});
+  const ConvGradients out{data_of(of_x), data_of(of_weight), data_of(of_bias), data_of(of_initial)};
+  {
+    py::gil_scoped_release release;
+    conv_gradient(pool, inputs, grad, last, out);
+  }
+  return py::make_tuple(of_x, of_weight, of_bias, of_initial);
 }
 
 // One function of vmath on a flat array, at the pool's SIMD level.
@@ -132,8 +207,13 @@ void bind_recurrent(py::module_& m) {
   m.def("ssm_scan", &py_ssm_scan, arg("pool"), arg("u"), arg("delta"), arg("A"), arg("B"), arg("C"), arg("D"), arg("z"),
         arg("delta_bias"), arg("delta_softplus"), arg("initial_state"), arg("last_state"), arg("cu_seqlens"),
         arg("state_indices"));
+  m.def("ssm_scan_gradient", &py_ssm_scan_gradient, arg("pool"), arg("grad_y"), arg("grad_last"), arg("u"),
+        arg("delta"), arg("A"), arg("B"), arg("C"), arg("D"), arg("z"), arg("delta_bias"), arg("delta_softplus"),
+        arg("initial_state"));
   m.def("causal_conv1d", &py_causal_conv1d, arg("pool"), arg("x"), arg("weight"), arg("bias"), arg("activation"),
         arg("initial_state"), arg("last_state"), arg("cu_seqlens"), arg("state_indices"));
+  m.def("causal_conv1d_gradient", &py_causal_conv1d_gradient, arg("pool"), arg("grad_y"), arg("grad_last"), arg("x"),
+        arg("weight"), arg("bias"), arg("activation"), arg("initial_state"));
   m.def("exp2", &py_elementwise<&RecurrentOps::exp2>, arg("pool"), arg("x"));
   m.def("softplus", &py_elementwise<&RecurrentOps::softplus>, arg("pool"), arg("x"));
 }

@@ -17,8 +17,6 @@ constexpr int64_t kStatesPerShare = 8192;
 // A task's states stay in a core's L1 and L2 caches.
 constexpr int64_t kScratchFloats = 32 * 1024;
 
-bool divides(int64_t part, int64_t whole) { return part >= 1 && whole % part == 0; }
-
 Signal signal(const Strided& x) { return {x.data, x.stride[0], x.stride[1], x.stride[2]}; }
 MutableSignal output(const Strided& x) { return {x.data, x.stride[0], x.stride[1], x.stride[2]}; }
 // [slot, channel, state], or blocked: [slot, channel / 16, state, 16].
@@ -84,60 +82,6 @@ void check_states(const Arguments& args, std::pair<int, int64_t> found, const st
                   std::to_string(slot));
 }
 
-struct ScanSizes {
-  int64_t batch, channels, length, n_state, rows, groups;
-  bool has_heads;
-};
-
-int64_t check_readout(const Arguments& args, const char* name, const Strided& x, const ScanSizes& sizes) {
-  if (x.n_dims == 2) {
-    if (sizes.has_heads) args.fail(std::string(name) + " [D, N] without time needs A [D, N]", x);
-    args.shape(name, x, {sizes.channels, sizes.n_state});
-    return 1;
-  }
-  if (x.n_dims == 3) {
-    args.shape(name, x, {sizes.batch, sizes.n_state, sizes.length});
-    return 1;
-  }
-  args.shape(name, x, {sizes.batch, -1, sizes.n_state, sizes.length});
-  if (!divides(x.shape[1], sizes.rows))
-    args.fail(std::string(name) + " must have a number of groups that divides " + std::to_string(sizes.rows), x);
-  return x.shape[1];
-}
-
-ScanSizes check(const Arguments& args, const ScanInputs& in) {
-  args.shape("u", in.u, {-1, -1, -1});
-  ScanSizes s{in.u.shape[0], in.u.shape[1], in.u.shape[2], 0, 0, 1, in.A.n_dims == 1};
-  if (s.channels < 1) args.fail("u must have at least one channel", in.u);
-  if (s.has_heads) {
-    if (!divides(in.A.shape[0], s.channels))
-      args.fail("A [heads] must have a length that divides the " + std::to_string(s.channels) + " channels of u", in.A);
-    if (in.B.n_dims != 3 && in.B.n_dims != 4) args.fail("B must have 3 or 4 dimensions where A is [heads]", in.B);
-    s.n_state = in.B.shape[static_cast<size_t>(in.B.n_dims) - 2];
-    s.rows = in.A.shape[0];
-    if (s.n_state < 1) args.fail("B must have at least one state", in.B);
-  } else {
-    if (in.A.n_dims == 3)
-      args.shape("A", in.A, {(s.channels + kScanBlock - 1) / kScanBlock, -1, kScanBlock});
-    else
-      args.shape("A", in.A, {s.channels, -1});
-    s.n_state = in.A.shape[1];
-    s.rows = s.channels;
-    if (s.n_state < 1) args.fail("A must have at least one state", in.A);
-  }
-  args.shape("delta", in.delta, {s.batch, s.rows, s.length});
-  const int64_t b_groups = check_readout(args, "B", in.B, s), c_groups = check_readout(args, "C", in.C, s);
-  if (in.B.n_dims > 2 && in.C.n_dims > 2 && b_groups != c_groups) args.fail("C must have the groups of B", in.C);
-  s.groups = std::max(b_groups, c_groups);
-  if (in.D.data != nullptr && (in.D.n_dims != 1 || (in.D.shape[0] != s.channels && in.D.shape[0] != s.rows)))
-    args.fail("D must have shape [" + std::to_string(s.channels) + "]" +
-                  (s.has_heads ? " or [" + std::to_string(s.rows) + "]" : ""),
-              in.D);
-  if (in.delta_bias.data != nullptr) args.shape("delta_bias", in.delta_bias, {s.rows});
-  if (in.z.data != nullptr) args.shape("z", in.z, {s.batch, s.channels, s.length});
-  return s;
-}
-
 // A block of 16 channels is read whole, so it must not hold parts of two heads or groups.
 void check_blocked(const Arguments& args, const ScanInputs& in, const ScanSizes& s) {
   const bool has_parts = s.has_heads || s.groups > 1;
@@ -166,7 +110,7 @@ const RecurrentOps& recurrent_ops(Simd level) {
 
 void ssm_scan(Pool& pool, const ScanInputs& in, const Strided& y) {
   const Arguments args("ssm_scan");
-  const ScanSizes s = check(args, in);
+  const ScanSizes s = check_scan(args, in);
   args.shape("the output", y, {s.batch, s.channels, s.length});
   check_blocked(args, in, s);
   const std::vector<Sequence> sequences =

@@ -30,4 +30,13 @@ class Arguments {
   const char* op_;
 };
 
+// Sizes of a scan; `rows` are those of delta, a channel or a head each.
+struct ScanSizes {
+  int64_t batch, channels, length, n_state, rows, groups;
+  bool has_heads;
+};
+
+// Checks what a scan takes besides its states.
+ScanSizes check_scan(const Arguments& args, const ScanInputs& in);
+
 }  // namespace vx

@@ -135,6 +135,21 @@ def ssm_scan(
     cu_seqlens: NDArray[np.int64] | None,
     state_indices: NDArray[np.int64] | None,
 ) -> NDArray[np.float32]: ...
+def ssm_scan_gradient(
+    pool: Pool,
+    grad_y: NDArray[np.float32],
+    grad_last: NDArray[np.float32] | None,
+    u: NDArray[np.float32],
+    delta: NDArray[np.float32],
+    A: NDArray[np.float32],
+    B: NDArray[np.float32],
+    C: NDArray[np.float32],
+    D: NDArray[np.float32] | None,
+    z: NDArray[np.float32] | None,
+    delta_bias: NDArray[np.float32] | None,
+    delta_softplus: bool,
+    initial_state: NDArray[np.float32] | None,
+) -> tuple[NDArray[np.float32] | None, ...]: ...
 def causal_conv1d(
     pool: Pool,
     x: NDArray[np.float32],
@@ -146,6 +161,16 @@ def causal_conv1d(
     cu_seqlens: NDArray[np.int64] | None,
     state_indices: NDArray[np.int64] | None,
 ) -> NDArray[np.float32]: ...
+def causal_conv1d_gradient(
+    pool: Pool,
+    grad_y: NDArray[np.float32],
+    grad_last: NDArray[np.float32] | None,
+    x: NDArray[np.float32],
+    weight: NDArray[np.float32],
+    bias: NDArray[np.float32] | None,
+    activation: str | None,
+    initial_state: NDArray[np.float32] | None,
+) -> tuple[NDArray[np.float32] | None, ...]: ...
 def exp2(pool: Pool, x: NDArray[np.float32]) -> NDArray[np.float32]: ...
 def softplus(pool: Pool, x: NDArray[np.float32]) -> NDArray[np.float32]: ...
 def swiglu(pool: Pool, gate: NDArray[np.float32], up: NDArray[np.float32]) -> NDArray[np.float32]: ...

@@ -1,4 +1,4 @@
-"""The layer of `layers/ssm.py` with its own parameters, for training: the same function, in torch operations."""
+"""The layer of `layers/ssm.py` with its own parameters, for training: the same function, with gradients."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vortex_engine.ops.chunked_scan import ssm_scan_chunked
-from vortex_engine.ops.shifted_conv import causal_conv1d_shifted
+from vortex_engine.layers.differentiable import convolve, scan
 
 if TYPE_CHECKING:
     from vortex_engine.layers.ssm import SSMShape
@@ -56,20 +55,12 @@ class TrainableSSM(nn.Module):
         widths = [shape.channels, shape.conv_channels, shape.n_heads]
         projected: Tensor = self.in_proj(x)
         gate, columns, steps = torch.split(projected, widths, dim=-1)
-        mixed, _ = causal_conv1d_shifted(columns.mT, self.conv1d.weight[:, 0], self.conv1d.bias, "silu")
+        mixed = convolve(columns.mT, self.conv1d.weight[:, 0], self.conv1d.bias, "silu")
         u, b, c = torch.split(mixed, [shape.channels, shape.readout, shape.readout], dim=1)
-        grouped = (len(x), shape.n_groups, shape.n_state, -1)
-        y, _ = ssm_scan_chunked(
-            u,
-            steps.mT,
-            -self.A_log.exp(),
-            b.reshape(grouped),
-            c.reshape(grouped),
-            self.D,
-            gate.mT,
-            self.dt_bias,
-            delta_softplus=True,
-        )
+        if shape.n_groups > 1:
+            grouped = (len(x), shape.n_groups, shape.n_state, -1)
+            b, c = b.reshape(grouped), c.reshape(grouped)
+        y = scan(u, steps.mT, -self.A_log.exp(), b, c, self.D, gate.mT, self.dt_bias)
         parts = y.mT.reshape(*x.shape[:2], shape.n_groups, -1)
         normed = functional.rms_norm(parts, parts.shape[-1:], eps=self.norm_eps).flatten(2)
         return self.out_proj(normed * self.norm.weight)

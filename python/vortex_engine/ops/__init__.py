@@ -16,6 +16,7 @@ from numpy import ndarray
 from vortex_engine.ops.context import OpContext, make_context, make_pager
 from vortex_engine.ops.decoder_layer import DecoderLayer, Projections, composed
 from vortex_engine.ops.dispatch import tensor_ops
+from vortex_engine.ops.gradients import causal_conv1d_gradient, ssm_scan_gradient
 from vortex_engine.ops.recurrent import causal_conv1d, scan_blocks, ssm_scan, ssm_step
 from vortex_engine.ops.registry import Impl, implementations, select
 from vortex_engine.ops.sampling_law import MAX_SEED, SamplingLaw
@@ -35,6 +36,7 @@ __all__ = [
     "attend",
     "bad_verify",
     "causal_conv1d",
+    "causal_conv1d_gradient",
     "composed",
     "decoder_layer",
     "embed_rows",
@@ -51,6 +53,7 @@ __all__ = [
     "scan_blocks",
     "select",
     "ssm_scan",
+    "ssm_scan_gradient",
     "ssm_step",
     "swiglu",
     "tile_decode",

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from vortex_engine.ops.decoder_layer import composed
 from vortex_engine.ops.reference_codec import decode_tile as tile_decode
 from vortex_engine.ops.reference_codec import encode_tiles as tile_encode
+from vortex_engine.ops.reference_gradients import causal_conv1d_gradient, ssm_scan_gradient
 from vortex_engine.ops.reference_integers import INTEGER_CODECS, round_activations
 from vortex_engine.ops.reference_pager import ReferencePager
 from vortex_engine.ops.reference_recurrent import causal_conv1d, ssm_scan
@@ -23,6 +24,7 @@ __all__ = [
     "attend",
     "bad_verify",
     "causal_conv1d",
+    "causal_conv1d_gradient",
     "decoder_layer",
     "embed_rows",
     "kv_append",
@@ -33,6 +35,7 @@ __all__ = [
     "rope",
     "rope_table",
     "ssm_scan",
+    "ssm_scan_gradient",
     "swiglu",
     "tile_decode",
     "tile_encode",

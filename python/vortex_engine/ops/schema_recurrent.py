@@ -1,7 +1,8 @@
 """torch.ops.vortex.ssm_scan and causal_conv1d: functional, with gradients, their states returned and never written.
 
-Forward has the bits of the context's backend; backward computes the op again in torch operations and differentiates
-that. The backward is an op of its own, so a compiler sees one call and no loop over chunks.
+Forward has the bits of the context's backend. Backward is an op of its own, so a compiler sees one call and no loop
+over chunks: the backend's gradient where that has one (a decay a head, float32, every row a sequence), else the op
+computed again in torch operations and differentiated.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ _CONV = "Tensor x, Tensor weight, Tensor? bias, Tensor? initial_state, Tensor? c
 for _schema in (
     f"ssm_scan({_SCAN}, int ctx) -> (Tensor, Tensor)",
     f"causal_conv1d({_CONV}, int ctx) -> (Tensor, Tensor)",
-    f"ssm_scan_backward(Tensor grad_y, Tensor grad_last, {_SCAN}, bool[] wanted) -> Tensor[]",
-    f"causal_conv1d_backward(Tensor grad_y, Tensor grad_last, {_CONV}, bool[] wanted) -> Tensor[]",
+    f"ssm_scan_backward(Tensor grad_y, Tensor grad_last, {_SCAN}, bool[] wanted, int ctx) -> Tensor[]",
+    f"causal_conv1d_backward(Tensor grad_y, Tensor grad_last, {_CONV}, bool[] wanted, int ctx) -> Tensor[]",
 ):
     LIBRARY.define(_schema)
 
@@ -165,7 +166,14 @@ def _fake_causal_conv1d(
 
 
 def _ssm_scan_backward(grad_y: Tensor, grad_last: Tensor, *arguments: Any) -> list[Tensor]:
-    *tensors, cu_seqlens, delta_softplus, wanted = arguments
+    *tensors, cu_seqlens, delta_softplus, wanted, ctx = arguments
+    has_heads = tensors[2].dim() == 1 and cu_seqlens is None
+    if has_heads and arithmetic(*tensors, grad_y, grad_last) == torch.float32:
+        *inputs, initial = tensors
+        start = None if initial is None else _view(initial.contiguous())
+        function = owned("ctx", ctx).table["ssm_scan_gradient"]
+        given = (_view(grad_y), _view(grad_last.contiguous()), *map(_view, inputs))
+        return _wanted(tensors, function(*given, delta_softplus, start), wanted)
 
     def again(*inputs: Any) -> tuple[Tensor, Tensor]:
         return ssm_scan_chunked(
@@ -175,8 +183,31 @@ def _ssm_scan_backward(grad_y: Tensor, grad_last: Tensor, *arguments: Any) -> li
     return _differentiate(again, tensors, wanted, (grad_y, grad_last))
 
 
+def _wanted(tensors: Sequence[Maybe], grads: Sequence[Any], wanted: Sequence[bool]) -> list[Tensor]:
+    """The gradients that are asked for, of a backend: contiguous, of signals and readouts time before channels."""
+    found: list[Tensor] = []
+    for i, (tensor, grad) in enumerate(zip(tensors, grads, strict=True)):
+        if tensor is None or grad is None or not wanted[i]:
+            continue
+        value = torch.from_numpy(grad).to(tensor.dtype)
+        is_state = i == len(tensors) - 1
+        if tensor.dim() == 3 and not is_state:
+            value = value.flatten(2).transpose(1, 2)  # B and C of one group have no axis for it
+        elif tensor.dim() == 4:
+            value = value.permute(0, 2, 3, 1)
+        found.append(_laid_out(tensor, value))
+    return found
+
+
 def _causal_conv1d_backward(grad_y: Tensor, grad_last: Tensor, *arguments: Any) -> list[Tensor]:
-    *tensors, cu_seqlens, activation, wanted = arguments
+    *tensors, cu_seqlens, activation, wanted, ctx = arguments
+    if cu_seqlens is None and arithmetic(*tensors, grad_y, grad_last) == torch.float32:
+        x, weight, bias, initial = tensors
+        parameters = (None if value is None else _view(value.contiguous()) for value in (weight, bias))
+        rest = (activation, None if initial is None else _view(initial.contiguous()))
+        function = owned("ctx", ctx).table["causal_conv1d_gradient"]
+        found = function(_view(grad_y), _view(grad_last.contiguous()), _view(x), *parameters, *rest)
+        return _wanted(tensors, found, wanted)
 
     def again(*inputs: Any) -> tuple[Tensor, Tensor]:
         return causal_conv1d_shifted(*inputs[:3], activation=activation, initial_state=inputs[3], cu_seqlens=cu_seqlens)
@@ -201,12 +232,12 @@ def _differentiate(
     # An op runs below autograd, where nothing is recorded: torch.func brings its own.
     pullback: Any = torch.func.vjp(of_needed, *(tensors[i] for i in indices))[1]
     found = pullback(grads, retain_graph=False, create_graph=False)
-    return [grad.clone(memory_format=torch.contiguous_format) for grad in found]
+    return [_laid_out(tensors[i], grad) for i, grad in zip(indices, found, strict=True)]
 
 
 def _fake_backward(grad_y: Tensor, grad_last: Tensor, *arguments: Any) -> list[Tensor]:
-    wanted = arguments[-1]
-    return [tensor.new_empty(tensor.shape) for tensor, wants in zip(arguments, wanted, strict=False) if wants]
+    wanted = arguments[-2]
+    return [_layout_of(tensor) for tensor, wants in zip(arguments, wanted, strict=False) if wants]
 
 
 def _keep(n_tensors: int) -> Callable[..., None]:
@@ -214,7 +245,7 @@ def _keep(n_tensors: int) -> Callable[..., None]:
 
     def keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.save_for_backward(*inputs[: n_tensors + 1])
-        ctx.option = inputs[n_tensors + 1]
+        ctx.option, ctx.context = inputs[n_tensors + 1 :]
 
     return keep
 
@@ -222,7 +253,8 @@ def _keep(n_tensors: int) -> Callable[..., None]:
 def _backward(op: str, n_tensors: int) -> Callable[..., tuple[Maybe, ...]]:
     def backward(saved: Any, grad_y: Tensor, grad_last: Tensor) -> tuple[Maybe, ...]:
         wanted = list(saved.needs_input_grad[:n_tensors])
-        found = getattr(torch.ops.vortex, op)(grad_y, grad_last, *saved.saved_tensors, saved.option, wanted)
+        options = (saved.option, wanted, saved.context)
+        found = getattr(torch.ops.vortex, op)(grad_y, grad_last, *saved.saved_tensors, *options)
         grads = iter(found)
         return (*(next(grads) if wants else None for wants in wanted), None, None, None)
 
@@ -250,6 +282,16 @@ def _order_of(like: Tensor) -> Tensor:
     if length <= 1 or like.stride(1) >= like.stride(2):
         return like.new_empty((batch, channels, length))
     return like.new_empty((batch, length, channels)).transpose(1, 2)
+
+
+def _layout_of(tensor: Tensor) -> Tensor:
+    """A new tensor that a gradient of `tensor` is put in."""
+    return _order_of(tensor) if tensor.dim() == 3 else tensor.new_empty(tensor.shape)
+
+
+def _laid_out(tensor: Any, grad: Tensor) -> Tensor:
+    wanted = _layout_of(tensor)
+    return grad if grad.dtype == wanted.dtype and grad.stride() == wanted.stride() else wanted.copy_(grad)
 
 
 def _ordered(like: Tensor, y: Tensor) -> Tensor:
