@@ -24,6 +24,8 @@ OPS = (
     "swiglu",
     "ssm_scan",
     "causal_conv1d",
+    "lava_search",
+    "lava_read",
     "decoder_layer",
     "bad_verify",
     "tile_decode",

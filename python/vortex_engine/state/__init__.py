@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from vortex_engine.state.hidden import HiddenRows, hidden_rows
 from vortex_engine.state.kv import KVState
+from vortex_engine.state.lava_bank import LavaBank
 from vortex_engine.state.recurrent import RecurrentLayer, RecurrentState, recurrent_layers
 from vortex_engine.state.sequence import SequenceState, StatePart
 
 __all__ = [
     "HiddenRows",
     "KVState",
+    "LavaBank",
     "RecurrentLayer",
     "RecurrentState",
     "SequenceState",
