@@ -195,7 +195,7 @@ int64_t check(const LavaBank& bank, const LavaRead& read, std::span<float> out, 
     const int64_t begin = read.recent_range[2 * i], end = read.recent_range[2 * i + 1];
     if (begin < 0 || begin > end || end > n_recent)
       fail("recent_range must be [begin, end) within the " + std::to_string(n_recent) + " recent rows",
-           "[" + std::to_string(begin) + ", " + std::to_string(end) + ") in row " + std::to_string(i));
+           std::to_string(begin) + " to " + std::to_string(end) + " in row " + std::to_string(i));
   }
   check_size(kOp, "the output", out.size(), rows * static_cast<size_t>(o.value_dim));
   if (!bound.empty()) check_size(kOp, "the bound", bound.size(), rows);

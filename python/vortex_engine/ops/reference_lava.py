@@ -57,7 +57,7 @@ def lava_read(
             "lava_read",
             f"recent_range must be [begin, end) within the {len(recent_keys)} recent rows",
             bool(0 <= begin <= end <= len(recent_keys)),
-            f"[{begin}, {end}) in row {row}",
+            f"{begin} to {end} in row {row}",
         )
         recent = recent_keys[begin:end].astype(np.float64), recent_values[begin:end].astype(np.float64)
         out[row], bounds[row] = _read(arrays, query, float(scale[row]), nprobe, k, tail, *recent)
@@ -122,20 +122,23 @@ def _read(
             reach = float(np.linalg.norm(keys[members] - mean_key, axis=1).max() * np.linalg.norm(query))
             tails.append(_Tail(low, low, low + scale * reach, mean_value, radius))
 
+    out: F64 = np.zeros(values.shape[1])
     read_logits = np.concatenate([scale * (recent_keys @ query), logits[read]])
     read_values = np.concatenate([recent_values, values[read]])
     if not len(read_logits) and not tails:
-        return np.zeros(values.shape[1]), 0.0
+        return out, 0.0
     shift = max([*read_logits, *(one.low for one in tails)])
     weights = np.exp(read_logits - shift)
     masses = np.array([np.exp(one.estimate - shift) if tail else 0.0 for one in tails])
     means = np.array([one.mean for one in tails]).reshape(len(tails), values.shape[1])
     total = weights.sum() + masses.sum()
-    out: F64 = (weights @ read_values + masses @ means) / total if total > 0 else np.zeros(values.shape[1])
-    error, least, farthest = 0.0, weights.sum(), np.linalg.norm(read_values - out, axis=1).max(initial=0.0)
+    if total > 0:
+        out += (weights @ read_values + masses @ means) / total
+    error, least = 0.0, weights.sum()
+    farthest = float(np.linalg.norm(read_values - out, axis=1).max(initial=0.0))
     for one, mass in zip(tails, masses, strict=True):
         low, high = np.exp(one.low - shift), np.exp(min(one.high - shift, 700.0))
-        away = np.linalg.norm(one.mean - out)
+        away = float(np.linalg.norm(one.mean - out))
         error += high * one.radius + max(abs(high - mass), abs(mass - low)) * away
         least += low
         farthest = max(farthest, one.radius + away)

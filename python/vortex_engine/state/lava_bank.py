@@ -98,7 +98,7 @@ class LavaBank:
         """
         weights = np.broadcast_to(np.asarray(importance, np.float32), (len(keys),))
         return self.native.insert(
-            self._pool, keys, values, np.asarray(positions, np.int64), np.ascontiguousarray(weights)
+            self._pool, keys, values, np.ascontiguousarray(positions, np.int64), np.ascontiguousarray(weights)
         )
 
     def remove(self, ids: I64 | Sequence[int]) -> None:
@@ -107,7 +107,7 @@ class LavaBank:
         Raises:
             ValueError: an id that is not in use, or twice; nothing was removed.
         """
-        self.native.remove(np.asarray(ids, np.int64))
+        self.native.remove(np.ascontiguousarray(ids, np.int64))
 
     def set_importance(self, ids: I64 | Sequence[int], importance: F32 | Sequence[float]) -> None:
         """Change the importance of slots.
@@ -115,7 +115,7 @@ class LavaBank:
         Raises:
             ValueError: an id that is not in use; nothing was changed.
         """
-        self.native.set_importance(np.asarray(ids, np.int64), np.asarray(importance, np.float32))
+        self.native.set_importance(np.ascontiguousarray(ids, np.int64), np.ascontiguousarray(importance, np.float32))
 
     def search(self, q: F32, nprobe: int, k: int) -> tuple[I64, F32]:
         """`ops.lava_search` of this bank."""
