@@ -122,7 +122,7 @@ def _read(
             reach = float(np.linalg.norm(keys[members] - mean_key, axis=1).max() * np.linalg.norm(query))
             tails.append(_Tail(low, low, low + scale * reach, mean_value, radius))
 
-    out: F64 = np.zeros(values.shape[1])
+    out = np.zeros(recent_values.shape[1])
     read_logits = np.concatenate([scale * (recent_keys @ query), logits[read]])
     read_values = np.concatenate([recent_values, values[read]])
     if not len(read_logits) and not tails:
