@@ -150,7 +150,7 @@ void LavaBank::insert_batch(Pool& pool, const BankRows& rows, int64_t first, int
     store_.put(to, id, units.data() + i * store_.key_units, scales[static_cast<size_t>(i)], key, value.data());
     List& list = store_.change_list(to);
     const auto rate = static_cast<float>(std::max(1.0 / list.head.count, o.ema));
-    for (int64_t j = 0; j < o.dim; ++j) list.centroid[j] = std::fma(rate, key[j] - list.centroid[j], list.centroid[j]);
+    for (int64_t j = 0; j < o.dim; ++j) list.centroid[j] += rate * (key[j] - list.centroid[j]);
     ids[i] = id;
   }
   store_.refresh();

@@ -7,6 +7,7 @@
 #include <span>
 
 #include "common/pool.h"
+#include "lava/fair_mutex.h"
 #include "lava/store.h"
 
 namespace vx {
@@ -45,7 +46,7 @@ class LavaBank {
   // For who holds the lock.
   const Store& store() const { return store_; }
   Store& store() { return store_; }
-  std::shared_mutex& mutex() const { return mutex_; }
+  FairSharedMutex& mutex() const { return mutex_; }
 
  private:
   void check(const BankRows& rows, size_t n_ids) const;
@@ -54,7 +55,7 @@ class LavaBank {
   void erase(int32_t id);
 
   Store store_;
-  mutable std::shared_mutex mutex_;
+  mutable FairSharedMutex mutex_;
   double longest_pause_s_ = 0.0;
 };
 

@@ -3,10 +3,10 @@
 #include "lava/maintain.h"
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 
 #include "lava/query.h"
+#include "lava/vectors.h"
 
 namespace vx {
 namespace {
@@ -20,12 +20,6 @@ constexpr int64_t kElementsATime = 1 << 17;  // of keys that are looked at, but 
 using Floats = std::vector<float>;
 
 size_t at(int64_t i) { return static_cast<size_t>(i); }
-
-float dot(const float* a, const float* b, int64_t n) {
-  float sum = 0.0f;
-  for (int64_t j = 0; j < n; ++j) sum = std::fma(a[j], b[j], sum);
-  return sum;
-}
 
 std::vector<int32_t> ids_of(const Store& store, int32_t list) {
   std::vector<int32_t> ids;
@@ -203,15 +197,6 @@ void reassign(Store& store, const Job& job) {
   }
   for (size_t i = 0; i < ids.size(); ++i)
     if (target[i] >= 0) store.move(ids[i], target[i]);
-}
-
-double distance(const float* a, const float* b, int64_t n) {
-  double sums[4] = {};
-  for (int64_t j = 0; j < n; ++j) {
-    const double d = static_cast<double>(a[j]) - static_cast<double>(b[j]);
-    sums[j % 4] += d * d;
-  }
-  return std::sqrt((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
 // Anchors become the means, radii the largest distances from them.

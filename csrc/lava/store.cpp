@@ -1,9 +1,10 @@
 #include "lava/store.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <limits>
+
+#include "lava/vectors.h"
 
 namespace vx {
 namespace {
@@ -14,15 +15,6 @@ int64_t block_bytes(int64_t units) {
 }
 
 int64_t most_blocks(const BankOptions& o) { return o.capacity / kLavaLanes + o.n_lists + 1; }
-
-double distance(const float* a, const float* b, int64_t n) {
-  double sums[4] = {};
-  for (int64_t j = 0; j < n; ++j) {
-    const double d = static_cast<double>(a[j]) - static_cast<double>(b[j]);
-    sums[j % 4] += d * d;
-  }
-  return std::sqrt((sums[0] + sums[1]) + (sums[2] + sums[3]));
-}
 
 }  // namespace
 
@@ -283,9 +275,7 @@ void Store::refresh(int32_t i) {
     return;
   }
   centroids_.set(i, list.centroid);
-  float norm = 0.0f;
-  for (int64_t j = 0; j < options.dim; ++j) norm = std::fma(list.centroid[j], list.centroid[j], norm);
-  bias_[static_cast<size_t>(i)] = -0.5f * norm;
+  bias_[static_cast<size_t>(i)] = -0.5f * dot(list.centroid, list.centroid, options.dim);
   const double share = list.head.count > 0 ? 1.0 / list.head.count : 0.0;
   std::vector<float> mean(static_cast<size_t>(options.dim));
   for (int64_t j = 0; j < options.dim; ++j) mean[static_cast<size_t>(j)] = static_cast<float>(list.key_sum[j] * share);

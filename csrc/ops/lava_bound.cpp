@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "lava/vectors.h"
+
 namespace vx {
 namespace {
 
@@ -14,16 +16,11 @@ double score_error(const Store& store, double query, double key) {
   return query * key * (store.options.contents == Contents::fp16 ? chain : chain + 0.5 * std::sqrt(dim) / levels);
 }
 
-double distance(const float* a, const float* b, int64_t n) {
+double norm(const float* a, int64_t n) {
   double sum = 0.0;
-  for (int64_t j = 0; j < n; ++j) {
-    const double d = static_cast<double>(a[j]) - (b == nullptr ? 0.0 : static_cast<double>(b[j]));
-    sum += d * d;
-  }
+  for (int64_t j = 0; j < n; ++j) sum += static_cast<double>(a[j]) * static_cast<double>(a[j]);
   return std::sqrt(sum);
 }
-
-double norm(const float* a, int64_t n) { return distance(a, nullptr, n); }
 
 }  // namespace
 
