@@ -29,7 +29,7 @@ from vortex_engine.c3.source import Source, SourceTensor, is_embedding
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _MAMBA_PROJECTIONS = ("in_proj", "x_proj", "dt_proj", "out_proj")
 # Parts of a VORTEX layer that come before what other models have.
-_PARTS = ("local", "ssm", "lava")
+_LAYER_PARTS = ("local", "ssm", "lava")
 _LAYER = re.compile(r"(?:^|\.)[0-9]+\.")
 # The fewest bits a weight can take: nothing else may be promised before the weights are read.
 _LEAST_BITS = {
@@ -104,7 +104,7 @@ def sweep_key(name: str, *, tied_embedding: bool) -> tuple[object, ...]:
         return (2, _natural(name))
     names = _MAMBA_PROJECTIONS if ".mixer." in name or ".ssm." in name else _PROJECTIONS
     projection = next((i for i, part in enumerate(names) if f".{part}." in name), len(names))
-    part = next((i for i, part in enumerate(_PARTS) if f".{part}." in name), len(_PARTS))
+    part = next((i for i, part in enumerate(_LAYER_PARTS) if f".{part}." in name), len(_LAYER_PARTS))
     return (1, _natural(name[: layer.end()]), part, projection, _natural(name))
 
 

@@ -8,8 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vortex_engine.ops.shifted_conv import causal_conv1d_shifted
-
 if TYPE_CHECKING:
     from vortex_engine.layers.shapes import AttentionShape
 
@@ -51,8 +49,18 @@ class TrainableMixer(nn.Module):
         """The mixer on whole sequences, each from its beginning."""
         if self.conv1d is None:
             return self._attend(x)
-        y = causal_conv1d_shifted(x.mT, self.conv1d.weight[:, 0], self.conv1d.bias)[0].mT
+        y = self._convolve(self.conv1d, x)
         return y if self.attention is None else y + self._attend(x + y)
+
+    def _convolve(self, conv: nn.Conv1d, x: Tensor) -> Tensor:
+        # A sum of shifted rows: depthwise convolutions of torch are slow where channels are the last axis.
+        taps, width, length = conv.weight[:, 0].T, conv.kernel_size[0], x.shape[1]
+        columns = functional.pad(x, (0, 0, width - 1, 0))
+        assert conv.bias is not None
+        y = conv.bias.expand_as(x)
+        for w in range(width):
+            y = torch.addcmul(y, columns[:, w : w + length], taps[w])
+        return y
 
     def _attend(self, x: Tensor) -> Tensor:
         shape, length = self.attention, x.shape[1]
