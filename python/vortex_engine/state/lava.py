@@ -37,7 +37,7 @@ class LavaMemory:
     def __init__(self, bank: LavaBank, window: int) -> None:
         self.bank = bank
         self._window = window
-        self._keys = PositionRows(bank.key_dim, 3 * window)
+        self._keys = PositionRows(bank.dim, 3 * window)
         self._values = PositionRows(bank.value_dim, 3 * window)
         self._n_entered = 0  # windows whose rows are in the bank
         self._events: list[tuple[int, int]] = []  # (first position that sees it, mark of the bank), not settled
@@ -48,7 +48,7 @@ class LavaMemory:
         return self._keys.n_bytes + self._values.n_bytes + self.bank.n_bytes
 
     def put(self, position: int, floor: int, keys: Floats, values: Floats) -> None:
-        """A pass begins with rows from `position` on, [T, key_dim] and [T, value_dim].
+        """A pass begins with rows from `position` on, [T, dim] and [T, value_dim].
 
         Args:
             floor: the first position that may still be forgotten.
