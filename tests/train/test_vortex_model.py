@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,15 @@ from vortex_engine.train.vortex_export import load_vortex, save_vortex  # noqa: 
 from vortex_engine.train.vortex_model import TrainableVortex  # noqa: E402
 
 WINDOW = 64
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Generator[None]:
+    """Small products wait longer for a second thread than they take."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def random_model(config: VortexConfig, seed: int = 5) -> TrainableVortex:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vortex_engine.layers.lava import LavaLayer
 from vortex_engine.layers.linear import PagedLinear
 from vortex_engine.layers.mixer import LocalConv, WindowAttention
 from vortex_engine.layers.norm import GroupedRMSNorm, RMSNorm
@@ -12,6 +13,7 @@ from vortex_engine.layers.ssm import SSMLayer, SSMShape, SSMWeights
 __all__ = [
     "AttentionShape",
     "GroupedRMSNorm",
+    "LavaLayer",
     "LavaShape",
     "LocalConv",
     "PagedLinear",

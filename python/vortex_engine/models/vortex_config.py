@@ -18,10 +18,13 @@ __all__ = ["ARCHITECTURE", "PARTS", "DepthGating", "VortexConfig", "config_json"
 ARCHITECTURE = "VortexForCausalLM"
 # In the order in which a layer computes them; conv and attention are one mixer.
 PARTS = ("conv", "attention", "ssm", "lava", "mlp")
-CONTENTS = ("fp16", "int8", "2bit")
+CONTENTS = ("fp16", "int8")  # and below: what a LavaBank takes
 _MAX_DIM = 2**31 - 1
 _MAX_LAYERS = 4096
-_MAX_SLOTS = 2**31 - 1
+_MAX_SLOTS = 2**30
+_MAX_READ = 2**24
+_MAX_LISTS = 2**16
+_MAX_KEY = 4096
 
 
 @dataclass(frozen=True)
@@ -221,9 +224,9 @@ def _ssm(fields: Fields, hidden: int) -> SSMShape:
 
 def _lava(fields: Fields, hidden: int) -> LavaShape:
     n_heads = fields.integer("lava_num_heads", 1, 65536, missing=4)
-    key_dim = fields.integer("lava_key_dim", 1, 65536, missing=64)
-    n_lists = fields.integer("lava_clusters", 1, 2**20, missing=256)
-    n_probe = fields.integer("lava_cluster_top", 1, 2**20, missing=min(16, n_lists))
+    key_dim = fields.integer("lava_key_dim", 1, _MAX_KEY, missing=64)
+    n_lists = fields.integer("lava_clusters", 1, _MAX_LISTS, missing=256)
+    n_probe = fields.integer("lava_cluster_top", 1, _MAX_LISTS, missing=min(16, n_lists))
     if n_probe > n_lists:
         raise fields.error("lava_cluster_top", f"must be at most lava_clusters = {n_lists}")
     contents = fields.config.get("lava_contents", LavaShape.contents)
@@ -237,10 +240,10 @@ def _lava(fields: Fields, hidden: int) -> LavaShape:
     return LavaShape(
         n_heads=n_heads,
         key_dim=key_dim,
-        value_dim=fields.integer("lava_value_dim", 1, 65536, missing=key_dim),
+        value_dim=fields.integer("lava_value_dim", 1, _MAX_KEY, missing=key_dim),
         n_lists=n_lists,
         n_probe=n_probe,
-        k=fields.integer("lava_top_k", 1, _MAX_SLOTS, missing=32),
+        k=fields.integer("lava_top_k", 1, _MAX_READ, missing=32),
         capacity=fields.integer("lava_capacity", 64, _MAX_SLOTS, missing=LavaShape.capacity),
         contents=contents,
         tail=_boolean(fields, "lava_tail", missing=LavaShape.tail),

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from vortex_engine import ops
 from vortex_engine.layers import (
+    LavaLayer,
     LocalConv,
     PagedLinear,
     RMSNorm,
@@ -18,7 +19,6 @@ from vortex_engine.layers import (
     SSMWeights,
     WindowAttention,
 )
-from vortex_engine.layers.lava import LavaLayer
 from vortex_engine.models.rope import RopeConfig, inverse_frequencies
 
 if TYPE_CHECKING:
