@@ -98,6 +98,7 @@ PYBIND11_MODULE(_native, m) {
   vx::bind_bad_verify(m);
   vx::bind_codec(m);
   vx::bind_decoder_layer(m);
+  vx::bind_lava(m);
   vx::bind_ngram(m);
   vx::bind_pager(m);
   vx::bind_recurrent(m);

@@ -12,7 +12,8 @@ std::vector<Simd> simd_available() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   // The builtins look at the saved register state too: a kernel that does not save ZMM registers reports no AVX-512.
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  // No processor has AVX2 without the conversions of halfs, F16C, but a virtual machine may hide them.
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   if (avx512) levels.push_back(Simd::avx512);

@@ -171,6 +171,67 @@ def causal_conv1d_gradient(
     activation: str | None,
     initial_state: NDArray[np.float32] | None,
 ) -> tuple[NDArray[np.float32] | None, ...]: ...
+
+class LavaBank:
+    """The memory of a LAVA layer; see csrc/lava/bank.h."""
+    def __init__(
+        self,
+        pool: Pool,
+        dim: int,
+        value_dim: int,
+        capacity: int,
+        nlist: int,
+        contents: str,
+        ema: float,
+        half_life: float,
+    ) -> None: ...
+    @staticmethod
+    def from_state(
+        pool: Pool,
+        state: dict[str, NDArray[Any]],
+        dim: int,
+        value_dim: int,
+        capacity: int,
+        nlist: int,
+        contents: str,
+        ema: float,
+        half_life: float,
+    ) -> LavaBank: ...
+    def state(self) -> dict[str, NDArray[Any]]: ...
+    def export(self) -> dict[str, NDArray[Any]]: ...
+    def insert(
+        self,
+        pool: Pool,
+        keys: NDArray[np.float32],
+        values: NDArray[np.float32],
+        positions: NDArray[np.int64],
+        importance: NDArray[np.float32],
+    ) -> NDArray[np.int64]: ...
+    def remove(self, ids: NDArray[np.int64]) -> None: ...
+    def set_importance(self, ids: NDArray[np.int64], importance: NDArray[np.float32]) -> None: ...
+    def begin(self) -> int: ...
+    def commit(self, mark: int) -> None: ...
+    def rollback(self, mark: int) -> None: ...
+    def stats(self) -> dict[str, Any]: ...
+    @property
+    def n_bytes(self) -> int: ...
+
+def lava_search(
+    pool: Pool, bank: LavaBank, q: NDArray[np.float32], nprobe: int, k: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]: ...
+def lava_read(
+    pool: Pool,
+    bank: LavaBank,
+    q: NDArray[np.float32],
+    scale: NDArray[np.float32],
+    nprobe: int,
+    k: int | None,
+    tail: bool,
+    recent_keys: NDArray[np.float32],
+    recent_values: NDArray[np.float32],
+    recent_range: NDArray[np.int64],
+    return_bound: bool,
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]: ...
 def exp2(pool: Pool, x: NDArray[np.float32]) -> NDArray[np.float32]: ...
 def softplus(pool: Pool, x: NDArray[np.float32]) -> NDArray[np.float32]: ...
 def swiglu(pool: Pool, gate: NDArray[np.float32], up: NDArray[np.float32]) -> NDArray[np.float32]: ...

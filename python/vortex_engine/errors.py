@@ -5,6 +5,7 @@ VortexError
 │   ├── CorruptTileError     its bytes changed, are missing or contradict each other
 │   └── TileVersionError     its format number is unknown to this version
 ├── ModelConfigError         a configuration, checkpoint, tokenizer, corpus or table that cannot be used
+├── StateFileError           a saved state that is damaged, foreign or of another width
 ├── BudgetError              a byte budget below the minimum
 ├── BackendUnavailableError  a forced backend, SIMD level or extra that is not here
 ├── PromptError              an empty prompt or one longer than the context (also a ValueError)
@@ -21,6 +22,7 @@ __all__ = [
     "MachineError",
     "ModelConfigError",
     "PromptError",
+    "StateFileError",
     "TargetExistsError",
     "TileFileError",
     "TileVersionError",
@@ -65,6 +67,10 @@ class TileVersionError(TileFileError):
 
 class ModelConfigError(VortexError):
     """A configuration, checkpoint, tokenizer, corpus or table of n-grams that cannot be used; names it and the fix."""
+
+
+class StateFileError(VortexError):
+    """A file of a sequence's saved state that is damaged, foreign, or of another width; names it and the fix."""
 
 
 class BudgetError(VortexError):

@@ -1,9 +1,9 @@
 """What goes where, decided before the first byte is written: the order of matrices and the shards they fill.
 
 Matrices lie in the order in which a forward pass reads them: the token embedding, then the layers by number with
-q, k, v, o, gate, up, down (of a Mamba mixer: in, x, dt, out) inside each, then matrices outside the layers by name,
-then `lm_head`. A tied embedding comes last, since it is read as the head. Other matrices of a layer follow the named
-ones. Numbers in names sort as numbers.
+q, k, v, o, gate, up, down (of a Mamba mixer: in, x, dt, out; of a VORTEX layer part by part) inside each, then
+matrices outside the layers by name, then `lm_head`. A tied embedding comes last, since it is read as the head. Other
+matrices of a layer follow the named ones. Numbers in names sort as numbers.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from vortex_engine.c3.source import Source, SourceTensor, is_embedding
 
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _MAMBA_PROJECTIONS = ("in_proj", "x_proj", "dt_proj", "out_proj")
+# Parts of a VORTEX layer that come before what other models have.
+_LAYER_PARTS = ("local", "ssm", "lava")
 _LAYER = re.compile(r"(?:^|\.)[0-9]+\.")
 # The fewest bits a weight can take: nothing else may be promised before the weights are read.
 _LEAST_BITS = {
@@ -100,9 +102,10 @@ def sweep_key(name: str, *, tied_embedding: bool) -> tuple[object, ...]:
     layer = _LAYER.search(name)
     if layer is None:
         return (2, _natural(name))
-    names = _MAMBA_PROJECTIONS if ".mixer." in name else _PROJECTIONS
+    names = _MAMBA_PROJECTIONS if ".mixer." in name or ".ssm." in name else _PROJECTIONS
     projection = next((i for i, part in enumerate(names) if f".{part}." in name), len(names))
-    return (1, _natural(name[: layer.end()]), projection, _natural(name))
+    part = next((i for i, part in enumerate(_LAYER_PARTS) if f".{part}." in name), len(_LAYER_PARTS))
+    return (1, _natural(name[: layer.end()]), part, projection, _natural(name))
 
 
 def tensor_class(name: str) -> str:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from vortex_engine.layers.lava import LavaLayer
 from vortex_engine.layers.linear import PagedLinear
+from vortex_engine.layers.mixer import LocalConv, WindowAttention
 from vortex_engine.layers.norm import GroupedRMSNorm, RMSNorm
 from vortex_engine.layers.selective import SelectiveMixer, SelectiveWeights
+from vortex_engine.layers.shapes import AttentionShape, LavaShape
 from vortex_engine.layers.ssm import SSMLayer, SSMShape, SSMWeights
 
 __all__ = [
+    "AttentionShape",
     "GroupedRMSNorm",
+    "LavaLayer",
+    "LavaShape",
+    "LocalConv",
     "PagedLinear",
     "RMSNorm",
     "SSMLayer",
@@ -16,4 +23,5 @@ __all__ = [
     "SSMWeights",
     "SelectiveMixer",
     "SelectiveWeights",
+    "WindowAttention",
 ]

@@ -22,6 +22,7 @@ _MODULES = {
     "qwen3": "vortex_engine.models.decoder",
     "mamba": "vortex_engine.models.mamba",
     "mamba2": "vortex_engine.models.mamba",
+    "vortex": "vortex_engine.models.vortex",
 }
 
 

@@ -18,6 +18,7 @@ from vortex_engine.layers import PagedLinear
 if TYPE_CHECKING:
     from vortex_engine.models.config import DecoderConfig
     from vortex_engine.models.tensors import TensorTable
+    from vortex_engine.models.vortex_config import VortexConfig
     from vortex_engine.ops import OpContext
 
 __all__ = ["MTP_PREFIX", "MultiTokenHeads", "multi_token_heads"]
@@ -58,7 +59,7 @@ def multi_token_heads(
     ctx: OpContext,
     pager: Any,
     table: TensorTable,
-    config: DecoderConfig,
+    config: DecoderConfig | VortexConfig,
     output: Mapping[str, PagedLinear],
     activations: str,
 ) -> MultiTokenHeads | None:

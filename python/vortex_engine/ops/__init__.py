@@ -17,6 +17,7 @@ from vortex_engine.ops.context import OpContext, make_context, make_pager
 from vortex_engine.ops.decoder_layer import DecoderLayer, Projections, composed
 from vortex_engine.ops.dispatch import tensor_ops
 from vortex_engine.ops.gradients import causal_conv1d_gradient, ssm_scan_gradient
+from vortex_engine.ops.lava import lava_read, lava_search
 from vortex_engine.ops.recurrent import causal_conv1d, scan_blocks, ssm_scan, ssm_step
 from vortex_engine.ops.registry import Impl, implementations, select
 from vortex_engine.ops.sampling_law import MAX_SEED, SamplingLaw
@@ -43,6 +44,8 @@ __all__ = [
     "implementations",
     "kv_append",
     "kv_move",
+    "lava_read",
+    "lava_search",
     "make_context",
     "make_pager",
     "paged_linear",

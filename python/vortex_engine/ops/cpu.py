@@ -57,6 +57,16 @@ def _bad_verify(pool: Any) -> Callable[..., tuple[int, int]]:
     return run
 
 
+def _over_bank(function: Callable[..., Any]) -> Callable[[Any], Callable[..., Any]]:
+    def bind(pool: Any) -> Callable[..., Any]:
+        def run(bank: Any, *arguments: Any) -> Any:
+            return function(pool, bank.native, *arguments)
+
+        return run
+
+    return bind
+
+
 BINDERS: dict[str, Callable[[Any], Callable[..., Any]]] = {
     "paged_linear": _pooled(_native.paged_linear),
     "paged_linear_transposed": _pooled(_native.paged_linear_transposed),
@@ -72,6 +82,8 @@ BINDERS: dict[str, Callable[[Any], Callable[..., Any]]] = {
     "ssm_scan_gradient": _pooled(_native.ssm_scan_gradient),
     "causal_conv1d": _pooled(_native.causal_conv1d),
     "causal_conv1d_gradient": _pooled(_native.causal_conv1d_gradient),
+    "lava_search": _over_bank(_native.lava_search),
+    "lava_read": _over_bank(_native.lava_read),
     "decoder_layer": _decoder_layer,
     "bad_verify": _bad_verify,
     "tile_decode": _plain(_native.decode_tile),

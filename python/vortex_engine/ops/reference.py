@@ -16,6 +16,7 @@ from vortex_engine.ops.reference_codec import decode_tile as tile_decode
 from vortex_engine.ops.reference_codec import encode_tiles as tile_encode
 from vortex_engine.ops.reference_gradients import causal_conv1d_gradient, ssm_scan_gradient
 from vortex_engine.ops.reference_integers import INTEGER_CODECS, round_activations
+from vortex_engine.ops.reference_lava import lava_read, lava_search
 from vortex_engine.ops.reference_pager import ReferencePager
 from vortex_engine.ops.reference_recurrent import causal_conv1d, ssm_scan
 from vortex_engine.ops.reference_sampling import bad_verify
@@ -29,6 +30,8 @@ __all__ = [
     "embed_rows",
     "kv_append",
     "kv_move",
+    "lava_read",
+    "lava_search",
     "paged_linear",
     "paged_linear_transposed",
     "rms_norm",

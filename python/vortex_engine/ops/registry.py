@@ -26,6 +26,8 @@ OPS = (
     "ssm_scan_gradient",
     "causal_conv1d",
     "causal_conv1d_gradient",
+    "lava_search",
+    "lava_read",
     "decoder_layer",
     "bad_verify",
     "tile_decode",

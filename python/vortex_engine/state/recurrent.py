@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from vortex_engine.state.positions import MarkedState
+
 if TYPE_CHECKING:
     from vortex_engine.state.sequence import SequenceState
 
@@ -134,7 +136,7 @@ class RecurrentLayer:
         self._start, self._tail = self._position, None
 
 
-class RecurrentState:
+class RecurrentState(MarkedState):
     """The recurrent layers of a sequence, as a part of its `SequenceState`.
 
     A pass over T rows is `begin_layer` and `RecurrentLayer.end` for each layer it goes through, then `end(T)`. One that
@@ -143,9 +145,8 @@ class RecurrentState:
     """
 
     def __init__(self, layers: Sequence[RecurrentLayer]) -> None:
+        super().__init__()
         self.layers = tuple(layers)
-        self.length = 0
-        self._marks: list[int] = []
 
     @property
     def n_bytes(self) -> int:
@@ -155,29 +156,8 @@ class RecurrentState:
     def begin_layer(self, index: int, replay: Replay) -> RecurrentLayer:
         """The layer, ready for the rows of the pass."""
         layer = self.layers[index]
-        floor = self._marks[0] if self._marks else self.length
-        layer.begin(self.length, floor, bool(self._marks), replay)
+        layer.begin(self.length, self.floor, self.is_marked, replay)
         return layer
-
-    def end(self, n_rows: int) -> None:
-        """The pass has gone over `n_rows` positions."""
-        self.length += n_rows
-
-    def snapshot(self) -> tuple[int, int]:
-        """A mark to commit or roll back to: its depth and length; from here on inputs are kept until it is."""
-        self._marks.append(self.length)
-        return len(self._marks) - 1, self.length
-
-    def commit(self, mark: tuple[int, int], n_positions: int) -> None:
-        """Keep the first `n_positions` since the mark and forget the rest."""
-        depth, length = mark
-        self.length = length + n_positions
-        del self._marks[depth:]
-
-    def rollback(self, mark: tuple[int, int]) -> None:
-        """Be what it was at the mark."""
-        depth, self.length = mark
-        del self._marks[depth:]
 
 
 def recurrent_layers(state: SequenceState) -> RecurrentState:

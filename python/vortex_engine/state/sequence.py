@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from vortex_engine.state.kv import KVState
 
-__all__ = ["SequenceState", "StatePart"]
+__all__ = ["SequenceState", "StatePart", "find_part"]
+
+Part = TypeVar("Part")
 
 
 class StatePart(Protocol):
@@ -79,3 +81,8 @@ class SequenceState:
         """Every part is what it was at the mark."""
         for i, part in enumerate(self._all):
             part.rollback(mark[i])
+
+
+def find_part(state: SequenceState, kind: type[Part]) -> Part | None:
+    """The part of a sequence that is of this class; None where its model has none."""
+    return next((part for part in state.parts if isinstance(part, kind)), None)

@@ -1,0 +1,26 @@
+// A query as the kernels of each kind of contents want it.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "lava/contents.h"
+#include "lava/store.h"
+
+namespace vx {
+
+class PreparedQuery {
+ public:
+  // x: [dim], which outlives this.
+  PreparedQuery(Contents kind, const float* x, int64_t dim);
+
+  // Scores of the 64 lanes of a block, those of no slot included, in arithmetic that is the same at every level.
+  void score(const Store& store, const KeyBlock& block, float* out) const;
+
+ private:
+  const float* values_;
+  std::vector<int32_t> pairs_;
+  float scale_ = 1.0f;
+};
+
+}  // namespace vx

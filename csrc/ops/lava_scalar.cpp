@@ -1,0 +1,2 @@
+#define VX_LEVEL_SCALAR
+#include "ops/lava_level.inl.h"

@@ -1,0 +1,90 @@
+// Scores of a block of keys or centroids: every lane is one chain over the dimensions. Kernel text.
+#pragma once
+
+#include "ops/lava_kernels.h"
+#include "ops/lava_vectors.inl.h"
+
+namespace vx::VX_SIMD_NS {
+
+constexpr int kGroups = static_cast<int>(kLavaLanes) / kLanes;
+
+// kQueries queries by kWidth groups of lanes: their sums stay in registers.
+template <int kQueries, int kWidth>
+VX_INLINE void score_tile(const float* block, const float* queries, int64_t dim, float* out) {
+  for (int first = 0; first < kGroups; first += kWidth) {
+    f32x16 sum[kQueries][kWidth];
+    for (int i = 0; i < kQueries; ++i)
+      for (int g = 0; g < kWidth; ++g) sum[i][g] = set1(0.0f);
+    for (int64_t j = 0; j < dim; ++j) {
+      f32x16 lanes[kWidth];
+      for (int g = 0; g < kWidth; ++g) lanes[g] = load(block + j * kLavaLanes + (first + g) * kLanes);
+      for (int i = 0; i < kQueries; ++i) {
+        const f32x16 q = set1(queries[i * dim + j]);
+        for (int g = 0; g < kWidth; ++g) sum[i][g] = fma(q, lanes[g], sum[i][g]);
+      }
+    }
+    for (int i = 0; i < kQueries; ++i)
+      for (int g = 0; g < kWidth; ++g) store(out + i * kLavaLanes + (first + g) * kLanes, sum[i][g]);
+  }
+}
+
+static void score_float(const float* block, const float* queries, int64_t n_queries, int64_t dim, float* out) {
+  for (; n_queries >= 4; n_queries -= 4, queries += 4 * dim, out += 4 * kLavaLanes)
+    score_tile<4, 1>(block, queries, dim, out);
+  for (; n_queries > 0; --n_queries, queries += dim, out += kLavaLanes)
+    score_tile<1, kGroups>(block, queries, dim, out);
+}
+
+static void assign(const float* block, const float* bias, const float* queries, int64_t n_queries, int64_t dim,
+                   int32_t first, float* best, int32_t* list) {
+  float scores[4 * kLavaLanes];
+  for (int64_t q = 0; q < n_queries; q += 4) {
+    const int64_t n = n_queries - q < 4 ? n_queries - q : 4;
+    score_float(block, queries + q * dim, n, dim, scores);
+    for (int64_t i = 0; i < n; ++i) {
+      float* s = scores + i * kLavaLanes;
+      uint32_t any = 0;
+      for (int g = 0; g < kGroups; ++g) {
+        const f32x16 sum = add(load(s + g * kLanes), load(bias + g * kLanes));
+        any |= at_least_bits(sum, set1(best[q + i]));
+        store(s + g * kLanes, sum);
+      }
+      if (any == 0) continue;
+      for (int lane = 0; lane < kLavaLanes; ++lane)
+        if (s[lane] > best[q + i]) {
+          best[q + i] = s[lane];
+          list[q + i] = first + lane;
+        }
+    }
+  }
+}
+
+static void score_half(const uint16_t* units, const float*, const LavaQuery& query, int64_t n_units, float* out) {
+  f32x16 sum[kGroups];
+  for (int g = 0; g < kGroups; ++g) sum[g] = set1(0.0f);
+  for (int64_t j = 0; j < n_units; ++j) {
+    const f32x16 q = set1(query.values[j]);
+    for (int g = 0; g < kGroups; ++g) sum[g] = fma(q, load_half(units + j * kLavaLanes + g * kLanes), sum[g]);
+  }
+  for (int g = 0; g < kGroups; ++g) store(out + g * kLanes, sum[g]);
+}
+
+static void score_int8(const uint16_t* units, const float* scales, const LavaQuery& query, int64_t n_units,
+                       float* out) {
+  i32x16 sum[kGroups];
+  for (int g = 0; g < kGroups; ++g) sum[g] = zero_i32();
+  for (int64_t j = 0; j < n_units; ++j)
+    for (int g = 0; g < kGroups; ++g)
+      sum[g] = add_products(sum[g], units + j * kLavaLanes + g * kLanes, query.pairs[j]);
+  for (int g = 0; g < kGroups; ++g)
+    store(out + g * kLanes, mul(to_float(sum[g]), mul(load(scales + g * kLanes), set1(query.scale))));
+}
+
+static uint64_t at_least(const float* scores, float threshold) {
+  uint64_t bits = 0;
+  for (int g = 0; g < kGroups; ++g)
+    bits |= static_cast<uint64_t>(at_least_bits(load(scores + g * kLanes), set1(threshold))) << (g * kLanes);
+  return bits;
+}
+
+}  // namespace vx::VX_SIMD_NS

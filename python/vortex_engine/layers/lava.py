@@ -1,0 +1,94 @@
+"""The LAVA layer: attention over a memory that is read through an index and does not grow with the sequence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vortex_engine import ops
+from vortex_engine.state.lava_bank import LavaBank
+
+if TYPE_CHECKING:
+    from vortex_engine.layers.linear import PagedLinear
+    from vortex_engine.layers.shapes import LavaShape
+    from vortex_engine.ops import OpContext
+    from vortex_engine.state.lava import LavaMemory, LavaState
+
+__all__ = ["LavaLayer"]
+
+Floats = NDArray[np.float32]
+
+_EPS = 1e-6
+
+
+class LavaLayer:
+    """[T, hidden] -> [T, hidden]: every row writes one key and one value, and its heads read what came before.
+
+    q = q_proj(x), k, v = kv(x); q and k are divided by their root mean square and sqrt(key_dim), so that |q| = |k| = 1;
+    each head reads with scores scale * q.k from the recent rows and the bank (see `state/lava.py`); o(the heads side by
+    side). A row whose position is no multiple of `shape.read_every` adds nothing.
+
+    Args:
+        scales: of the heads' scores, [H] float32, above zero.
+        q: projection to [H * key_dim] columns; kv: to [key_dim] and [value_dim]; o: from [H * value_dim].
+    """
+
+    def __init__(
+        self, ctx: OpContext, shape: LavaShape, scales: Floats, q: PagedLinear, kv: PagedLinear, o: PagedLinear
+    ) -> None:
+        self._ctx = ctx
+        self._shape = shape
+        self._scales = scales
+        self._q, self._kv, self._o = q, kv, o
+        self._unit = np.full(shape.key_dim, shape.key_dim**-0.5, np.float32)
+
+    def new_bank(self) -> LavaBank:
+        """An empty bank of this layer's sizes."""
+        shape = self._shape
+        return LavaBank(
+            self._ctx,
+            shape.key_dim,
+            shape.value_dim,
+            capacity=shape.capacity,
+            nlist=shape.n_lists,
+            contents=shape.contents,
+            half_life=shape.half_life,
+        )
+
+    def __call__(self, x: Floats, state: LavaState, index: int) -> Floats:
+        """The layer as number `index` of a pass; `state` takes the rows up."""
+        shape, memory, start, end = self._shape, state.layers[index], state.length, state.length + len(x)
+        positions = np.arange(start, end)
+        reading = positions % shape.read_every == 0
+        q = self._normed(self._q(x[reading])[0]) if reading.any() else None
+        k, v = self._kv(x)
+        memory.put(start, state.floor, self._normed(k), v)
+        parts: list[Floats] = []
+        n_read = 0
+        for window in range(start // state.WINDOW, (end - 1) // state.WINDOW + 1):
+            memory.enter(window, state.written)
+            inside = positions[reading & (positions // state.WINDOW == window)]
+            if q is not None and len(inside):
+                heads = q[n_read : n_read + len(inside) * shape.n_heads]
+                parts.append(self._read(memory, heads, inside, window))
+                n_read += len(heads)
+        out = np.zeros_like(x)
+        if parts:
+            out[reading] = self._o(np.concatenate(parts))[0]
+        return out
+
+    def _normed(self, rows: Floats) -> Floats:
+        return ops.rms_norm(self._ctx, rows.reshape(-1, self._shape.key_dim), self._unit, _EPS)
+
+    def _read(self, memory: LavaMemory, q: Floats, positions: NDArray[np.int64], window: int) -> Floats:
+        """What rows of one window read, [R, H * value_dim], their queries [R * H, key_dim]."""
+        shape = self._shape
+        first, keys, values = memory.recent(window, int(positions[-1]) + 1)
+        # The rows given begin with the first that is seen, whatever is kept before it: that shows in no bit.
+        ends = np.repeat(positions + 1 - first, shape.n_heads)
+        seen = np.stack((np.zeros_like(ends), ends), axis=1)
+        scales = np.tile(self._scales, len(positions))
+        out = ops.lava_read(self._ctx, memory.bank, q, scales, shape.n_probe, shape.k, shape.tail, keys, values, seen)
+        return out.reshape(len(positions), -1)

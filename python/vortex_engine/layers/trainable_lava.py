@@ -1,0 +1,78 @@
+"""The layer of `layers/lava.py` with its own parameters, for training: attention over all it would have written."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vortex_engine.state import LavaState
+
+if TYPE_CHECKING:
+    from vortex_engine.layers.shapes import LavaShape
+
+__all__ = ["TrainableLava"]
+
+_EPS = 1e-6
+
+
+class TrainableLava(nn.Module):
+    """[B, L, hidden] -> [B, L, hidden], as `LavaLayer` computes it for each sequence with a bank that is read whole.
+
+    Reading k slots of some lists is an approximation of this that needs no training of its own. Scores begin between
+    -sqrt(key_dim) and sqrt(key_dim), the output at zero.
+    """
+
+    def __init__(self, hidden_size: int, shape: LavaShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.q_proj = nn.Linear(hidden_size, shape.n_heads * shape.key_dim, bias=False)
+        self.k_proj = nn.Linear(hidden_size, shape.key_dim, bias=False)
+        self.v_proj = nn.Linear(hidden_size, shape.value_dim, bias=False)
+        self.o_proj = nn.Linear(shape.n_heads * shape.value_dim, hidden_size, bias=False)
+        self.log_scale = nn.Parameter(torch.full((shape.n_heads,), 0.5 * math.log(shape.key_dim)))
+
+    def forward(self, x: Tensor, written: Tensor | None = None) -> Tensor:
+        """The layer on whole sequences, each from an empty memory.
+
+        Args:
+            written: which positions are written, [B, L] or [L] bool; None for all.
+        """
+        shape, (batch, length, _) = self.shape, x.shape
+        reading = x[:, :: shape.read_every]
+        q = self._unit(self.q_proj(reading)).view(batch, -1, shape.n_heads, shape.key_dim).transpose(1, 2)
+        q = q * self.log_scale.exp().to(q.dtype)[:, None, None]
+        k = self._unit(self.k_proj(x))[:, None].expand(-1, shape.n_heads, -1, -1)
+        v = self.v_proj(x)[:, None].expand(-1, shape.n_heads, -1, -1)
+        if written is None and shape.read_every == 1:
+            mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0)
+        else:
+            seen = visible(length, written, x.device)[..., :: shape.read_every, :]
+            mixed = functional.scaled_dot_product_attention(q, k, v, seen[:, None], scale=1.0)
+        read = self.o_proj(mixed.transpose(1, 2).flatten(2))
+        if shape.read_every == 1:
+            return read
+        out = read.new_zeros(batch, length, read.shape[-1])
+        out[:, :: shape.read_every] = read
+        return out
+
+    def _unit(self, rows: Tensor) -> Tensor:
+        """Each key's or query's share of the columns, divided by its root mean square and sqrt(key_dim)."""
+        dim = self.shape.key_dim
+        heads = rows.view(*rows.shape[:2], -1, dim)
+        return (functional.rms_norm(heads, (dim,), eps=_EPS) * dim**-0.5).flatten(-2)
+
+
+def visible(length: int, written: Tensor | None, device: torch.device) -> Tensor:
+    """Which positions [..., L (reads), L (is read)] a row sees: those of its own and the last window up to itself, and
+    of windows before that the written ones; [1, L, L] or [B, L, L] bool."""
+    positions = torch.arange(length, device=device)
+    windows = positions // LavaState.WINDOW
+    past = positions[:, None] >= positions
+    if written is None:
+        return past[None]
+    recent = windows[:, None] - windows <= 1
+    return past & (recent | written.reshape(-1, 1, length))
