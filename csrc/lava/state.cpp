@@ -151,14 +151,16 @@ BankState bank_state(const LavaBank& bank) {
     const Job& job = c.jobs[(c.first_job + i) % Counters::kMaxJobs];
     s.jobs.insert(s.jobs.end(), {job.list, job.a, job.b});
   }
+  s.key_basis = bank.keys().rows();
+  s.value_basis = bank.values().rows();
   s.history = {c.n_splits, c.n_merges, c.n_moves};
   return s;
 }
 
 std::unique_ptr<LavaBank> make_bank(const BankOptions& options, Simd level, const BankState& s) {
-  auto bank = std::make_unique<LavaBank>(options, level);
+  auto bank = std::make_unique<LavaBank>(options, level, s.key_basis, s.value_basis);
   Store& store = bank->store();
-  check(options, store, s);
+  check(store.options, store, s);
   const auto n_lists = static_cast<int64_t>(s.is_alive.size());
   const auto members = check_places(s, n_lists);
   store.restore(s, members);

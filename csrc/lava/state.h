@@ -22,6 +22,7 @@ struct BankState {
   std::vector<double> key_sums, value_sums, key_radii, value_radii;
   std::vector<int32_t> jobs;     // [n, 3]
   std::vector<int64_t> history;  // splits, merges, moves
+  std::vector<float> key_basis, value_basis;
 };
 
 BankState bank_state(const LavaBank& bank);

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from vortex_engine import ops
-from vortex_engine.state import LavaBank
+from vortex_engine.ops.reference_lava import exact_attention
+from vortex_engine.state import LavaBank, fit_basis
 
 F32 = np.float32
 
@@ -64,7 +65,68 @@ def test_int8_contents_are_within_half_a_step(ctx: ops.OpContext):
         assert (np.abs(arrays[name] - exact) <= 0.5001 * step).all()
 
 
-@pytest.mark.parametrize("contents", ["fp16", "int8"])
+def test_2bit_codes_have_the_best_angle_and_scales_that_fit_their_use(ctx: ops.OpContext):
+    """Against the best of every choice of levels: keys score themselves exactly, values are as near as codes can be."""
+    dim = 8
+    bank = LavaBank(ctx, dim, dim, capacity=100, nlist=1, contents="2bit")
+    x = np.random.default_rng(0).standard_normal((30, dim)).astype(F32)
+    bank.insert(x, x, np.arange(30))
+    arrays = bank.export()
+    np.testing.assert_allclose((arrays["keys"] * x).sum(axis=1), (x * x).sum(axis=1), rtol=1e-5)
+    levels = np.array(np.meshgrid(*[[1.0, 3.0]] * dim)).reshape(dim, -1).T
+    rotated = np.abs(x.astype(np.float64) @ _rotation_of(bank))
+    scores = rotated @ levels.T
+    least = (x.astype(np.float64) ** 2).sum(axis=1) - (scores**2 / (levels**2).sum(axis=1)).max(axis=1)
+    np.testing.assert_allclose(((arrays["values"] - x) ** 2).sum(axis=1), least, rtol=1e-3, atol=1e-6)
+    cosines = (arrays["keys"] * arrays["values"]).sum(axis=1) / (
+        np.linalg.norm(arrays["keys"], axis=1) * np.linalg.norm(arrays["values"], axis=1)
+    )
+    np.testing.assert_allclose(cosines, 1.0, rtol=1e-5)
+
+
+def _rotation_of(bank: LavaBank) -> np.ndarray:
+    return bank.native.state()["key_basis"].reshape(bank.dim, bank.dim).T.astype(np.float64)
+
+
+def test_a_low_rank_bank_stores_what_the_basis_spans(ctx: ops.OpContext):
+    rng = np.random.default_rng(1)
+    spanned = rng.standard_normal((400, 6)) @ rng.standard_normal((6, 24))
+    keys = (spanned / np.linalg.norm(spanned, axis=1, keepdims=True)).astype(F32)
+    values = (rng.standard_normal((400, 4)) @ rng.standard_normal((4, 10))).astype(F32)
+    low = LavaBank(ctx, 24, 10, capacity=400, nlist=8, key_basis=fit_basis(keys, 6), value_basis=fit_basis(values, 4))
+    full = LavaBank(ctx, 24, 10, capacity=400, nlist=8)
+    for bank in (low, full):
+        bank.insert(keys, values, np.arange(400))
+    np.testing.assert_allclose(low.export()["keys"], keys, atol=1e-3)
+    np.testing.assert_allclose(low.export()["values"], values, atol=1e-2)
+    assert sum(low.native.state()[name].nbytes for name in ("keys", "values")) == 400 * 2 * 10
+    # Recent rows are read as they are, in the basis or not.
+    recent = rng.standard_normal((9, 24)).astype(F32), rng.standard_normal((9, 10)).astype(F32)
+    q, span = rng.standard_normal((5, 24)).astype(F32), np.tile([0, 9], (5, 1))
+    out, bound = low.read(q, 0.5, 8, None, True, *recent, return_bound=True)
+    wanted = exact_attention(low.export(), q, np.full(5, 0.5, F32), *recent, span)
+    np.testing.assert_allclose(out, wanted, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(out, full.read(q, 0.5, 8, None, True, *recent), atol=1e-2)
+    out, bound = low.read(q, 0.5, 2, 4, True, *recent, return_bound=True)
+    assert (np.linalg.norm(out - wanted, axis=1) <= bound).all()
+
+
+def test_bases_that_are_none_are_refused(ctx: ops.OpContext):
+    skew = np.eye(4, dtype=F32)[:2] + F32(0.1)
+    for basis, message in (
+        (skew, "key_basis must have orthonormal rows"),
+        (np.full((1, 4), np.nan, F32), "key_basis must have orthonormal rows"),
+        (np.ascontiguousarray(np.eye(5, dtype=F32)[:, :4]), "key_basis must have from 1 to 4 rows"),
+        (np.eye(3, dtype=F32), "key_basis must"),
+    ):
+        with pytest.raises(ValueError, match=rf"\[lava_bank\] {message}"):
+            LavaBank(ctx, 4, 2, capacity=10, nlist=2, key_basis=basis)
+    for rank in (0, 5):
+        with pytest.raises(ValueError, match=rf"\[fit_basis\] rank must be from 1 .*, got {rank}"):
+            fit_basis(np.ones((9, 4), F32), rank)
+
+
+@pytest.mark.parametrize("contents", ["fp16", "int8", "2bit"])
 def test_lists_split_while_the_bank_grows(ctx: ops.OpContext, contents: str):
     bank = LavaBank(ctx, 16, 4, capacity=4096, nlist=64, contents=contents)
     rng = np.random.default_rng(1)
