@@ -40,7 +40,7 @@ def stored_basis(basis: F32 | None, dim: int, contents: str) -> F32:
 
 
 def _rotation(dim: int) -> F32:
-    """[dim, dim], the same for every dim: random signs, then Hadamard matrices of the powers of two that make up dim."""
+    """[dim, dim], the same for every dim: random signs, then Hadamard matrices of powers of two that make up dim."""
     rows = np.zeros((dim, dim))
     begin = 0
     for size in (1 << bit for bit in reversed(range(dim.bit_length())) if dim >> bit & 1):
