@@ -107,7 +107,7 @@ void LavaBank::insert(Pool& pool, const BankRows& rows, std::span<int64_t> ids) 
   for (int64_t first = 0; first < n; first += kBatch) {
     const auto start = std::chrono::steady_clock::now();
     insert_batch(pool, stored_rows, first, std::min(kBatch, n - first), ids.data() + first);
-    maintain(store_);
+    maintain(store_, std::min(kBatch, n - first));
     const std::chrono::duration<double> pause = std::chrono::steady_clock::now() - start;
     longest_pause_s_ = std::max(longest_pause_s_, pause.count());
   }

@@ -74,6 +74,8 @@ struct Counters {
   int32_t n_lists = 0, n_alive = 0;               // lists that ever were; that are
   int32_t first_job = 0, n_jobs = 0;              // of the ring
   int64_t n_splits = 0, n_merges = 0, n_moves = 0;
+  int64_t next_refined = 0;  // list
+  int64_t credit = 0;        // work that maintenance may do, in elements of keys that it looks at; below 0: debt
   Job jobs[kMaxJobs]{};
 };
 
