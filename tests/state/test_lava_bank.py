@@ -162,6 +162,46 @@ def test_recall_of_a_few_probes(ctx: ops.OpContext):
     assert recall > 0.9
 
 
+def lloyd(keys: np.ndarray, n_lists: int) -> tuple[np.ndarray, np.ndarray]:
+    """Centroids and lists of k-means over all keys."""
+    centroids = keys[np.random.default_rng(0).permutation(len(keys))[:n_lists]]
+    for _ in range(8):
+        lists = (keys @ centroids.T - (centroids**2).sum(axis=1) / 2).argmax(axis=1)
+        counts = np.bincount(lists, minlength=n_lists)
+        sums = np.zeros_like(centroids)
+        np.add.at(sums, lists, keys)
+        centroids = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], centroids)
+    return centroids, (keys @ centroids.T - (centroids**2).sum(axis=1) / 2).argmax(axis=1)
+
+
+def test_a_stream_that_moves_keeps_the_recall_of_lists_made_afterwards(ctx: ops.OpContext):
+    """Growth from empty with drifting clusters: recall@10 beside k-means over everything, as many slots looked at."""
+    rng, dim, n, n_lists = np.random.default_rng(7), 16, 8192, 64
+    centres, drift = rng.standard_normal((30, dim)), rng.standard_normal((30, dim))
+    t = np.linspace(0.0, 1.5, n)
+    which = rng.integers(0, 30, n)
+    keys = (centres[which] + t[:, None] * drift[which] + 1.2 * rng.standard_normal((n, dim))).astype(F32)
+    keys /= np.linalg.norm(keys, axis=1, keepdims=True)
+    bank = LavaBank(ctx, dim, 1, capacity=n, nlist=n_lists)
+    for begin in range(0, n, 64):
+        bank.insert(keys[begin : begin + 64], np.zeros((64, 1), F32), np.arange(begin, begin + 64))
+    q = keys[rng.permutation(n)[:150]] + F32(0.05)
+    exact = np.argsort(-(q @ keys.T), axis=1)[:, :10]
+    lists = bank.export()["lists"]  # slot i holds key i: nothing was evicted
+    found = bank.search(q, 6, 10)[0]
+    n_looked = np.mean([np.isin(lists, np.unique(lists[row])).sum() for row in found])
+    centroids, of_keys = lloyd(keys, n_lists)
+    order = np.argsort(-(q @ centroids.T), axis=1)
+    recall, wanted, n_compared = 0.0, 0.0, 0.0
+    for row, best in enumerate(exact):
+        recall += len(np.intersect1d(found[row], best)) / len(q) / 10
+        looked = np.isin(of_keys, order[row, :6])
+        n_compared += looked.sum() / len(q)
+        wanted += looked[best].mean() / len(q)
+    assert n_looked <= 1.1 * n_compared
+    assert recall >= 0.97 * wanted, (recall, wanted)
+
+
 def test_centroids_follow_a_stream_that_moves(ctx: ops.OpContext):
     """One list, keys that drift: a centroid that follows is nearer to the newest keys than the mean of all."""
     distance = {}
