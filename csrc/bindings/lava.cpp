@@ -22,9 +22,8 @@ BankOptions options_of(int64_t dim, int64_t value_dim, int64_t capacity, int64_t
 py::array_t<int64_t> py_insert(LavaBank& bank, Pool& pool, const py::array& keys_, const py::array& values_,
                                const py::array& positions_, const py::array& importance_) {
   constexpr const char* kOp = "insert";
-  const BankOptions& o = bank.store().options;
-  const auto keys = with_shape<float>(keys_, {-1, o.dim}, kOp, "keys");
-  const auto values = with_shape<float>(values_, {keys.shape(0), o.value_dim}, kOp, "values");
+  const auto keys = with_shape<float>(keys_, {-1, bank.keys().dim()}, kOp, "keys");
+  const auto values = with_shape<float>(values_, {keys.shape(0), bank.values().dim()}, kOp, "values");
   const auto positions = with_shape<int64_t>(positions_, {keys.shape(0)}, kOp, "positions");
   const auto importance = with_shape<float>(importance_, {keys.shape(0)}, kOp, "importance");
   py::array_t<int64_t> ids(keys.shape(0));
@@ -72,7 +71,7 @@ py::dict py_stats(const LavaBank& bank) {
 }
 
 py::tuple py_search(Pool& pool, const LavaBank& bank, const py::array& q_, int64_t nprobe, int64_t k) {
-  const auto q = with_shape<float>(q_, {-1, bank.store().options.dim}, "lava_search", "q");
+  const auto q = with_shape<float>(q_, {-1, bank.keys().dim()}, "lava_search", "q");
   if (k < 1 || k > int64_t{1} << 24)
     throw ArgumentError("[lava_search] k must be from 1 to 16777216, got " + std::to_string(k));
   py::array_t<int64_t> ids({q.shape(0), static_cast<py::ssize_t>(k)});
@@ -90,14 +89,13 @@ py::tuple py_read(Pool& pool, const LavaBank& bank, const py::array& q_, const p
                   std::optional<int64_t> k, bool tail, const py::array& recent_keys_, const py::array& recent_values_,
                   const py::array& recent_range_, bool return_bound) {
   constexpr const char* kOp = "lava_read";
-  const BankOptions& o = bank.store().options;
-  const auto q = with_shape<float>(q_, {-1, o.dim}, kOp, "q");
+  const int64_t dim = bank.keys().dim(), value_dim = bank.values().dim();
+  const auto q = with_shape<float>(q_, {-1, dim}, kOp, "q");
   const auto scale = with_shape<float>(scale_, {q.shape(0)}, kOp, "scale");
-  const auto recent_keys = with_shape<float>(recent_keys_, {-1, o.dim}, kOp, "recent_keys");
-  const auto recent_values =
-      with_shape<float>(recent_values_, {recent_keys.shape(0), o.value_dim}, kOp, "recent_values");
+  const auto recent_keys = with_shape<float>(recent_keys_, {-1, dim}, kOp, "recent_keys");
+  const auto recent_values = with_shape<float>(recent_values_, {recent_keys.shape(0), value_dim}, kOp, "recent_values");
   const auto range = with_shape<int64_t>(recent_range_, {q.shape(0), 2}, kOp, "recent_range");
-  py::array_t<float> out({q.shape(0), static_cast<py::ssize_t>(o.value_dim)});
+  py::array_t<float> out({q.shape(0), static_cast<py::ssize_t>(value_dim)});
   py::array_t<float> bound(return_bound ? q.shape(0) : 0);
   const auto out_span = fresh(out), bound_span = fresh(bound);
   {
@@ -106,6 +104,11 @@ py::tuple py_read(Pool& pool, const LavaBank& bank, const py::array& q_, const p
               bound_span);
   }
   return py::make_tuple(out, return_bound ? py::object(bound) : py::object(py::none()));
+}
+
+std::vector<float> basis_rows(const py::array& rows_, const char* name, int64_t dim) {
+  const auto rows = with_shape<float>(rows_, {-1, dim}, "lava_bank", name);
+  return {rows.data(), rows.data() + rows.size()};
 }
 
 template <class T>
@@ -147,6 +150,8 @@ void each_array(State& s, F&& fn) {
   fn("value_radii", s.value_radii);
   fn("jobs", s.jobs);
   fn("history", s.history);
+  fn("key_basis", s.key_basis);
+  fn("value_basis", s.value_basis);
 }
 
 py::dict py_state(const LavaBank& bank) {
@@ -172,26 +177,29 @@ std::unique_ptr<LavaBank> py_make_bank(const Pool& pool, const py::dict& arrays,
 py::dict py_export(const LavaBank& bank) {
   const std::shared_lock lock(bank.mutex());
   const Store& store = bank.store();
-  const BankOptions& o = store.options;
   const Counters& c = store.counters();
-  const auto d = static_cast<py::ssize_t>(o.dim), dv = static_cast<py::ssize_t>(o.value_dim);
+  const int64_t dim = bank.keys().dim(), value_dim = bank.values().dim();
+  const auto d = static_cast<py::ssize_t>(dim), dv = static_cast<py::ssize_t>(value_dim);
+  std::vector<float> row(static_cast<size_t>(std::max(dim, value_dim)));
   std::vector<int64_t> ids, lists, positions;
   std::vector<float> importance;
   py::array_t<float> keys({static_cast<py::ssize_t>(c.n_live), d}), values({static_cast<py::ssize_t>(c.n_live), dv});
   for (int64_t id = 0; id < c.n_slots; ++id) {
     if (!store.is_live(id)) continue;
-    store.key_of(id, keys.mutable_data() + static_cast<int64_t>(ids.size()) * o.dim);
-    store.value_of(id, values.mutable_data() + static_cast<int64_t>(ids.size()) * o.value_dim);
+    const auto at = static_cast<int64_t>(ids.size());
+    store.key_of(id, row.data());
+    bank.keys().expand(store.ops, row.data(), keys.mutable_data() + at * dim);
+    store.value_of(id, row.data());
+    bank.values().expand(store.ops, row.data(), values.mutable_data() + at * value_dim);
     ids.push_back(id);
     lists.push_back(store.slot(id).list);
     positions.push_back(store.slot(id).position);
     importance.push_back(store.slot(id).importance);
   }
   py::array_t<float> centroids({static_cast<py::ssize_t>(c.n_lists), d});
-  std::vector<bool> alive;
   py::list is_alive;
   for (int32_t i = 0; i < c.n_lists; ++i) {
-    std::copy_n(store.list(i).centroid, o.dim, centroids.mutable_data() + i * o.dim);
+    bank.keys().expand(store.ops, store.list(i).centroid, centroids.mutable_data() + i * dim);
     is_alive.append(store.list(i).head.is_alive != 0);
   }
   py::dict arrays;
@@ -212,12 +220,14 @@ void bind_lava(py::module_& m) {
   using py::arg;
   py::class_<LavaBank>(m, "LavaBank", "The memory of a LAVA layer; see csrc/lava/bank.h.")
       .def(py::init([](const Pool& pool, int64_t dim, int64_t value_dim, int64_t capacity, int64_t nlist,
-                       const std::string& contents, double ema, double half_life) {
+                       const std::string& contents, double ema, double half_life, const py::array& key_basis,
+                       const py::array& value_basis) {
              return std::make_unique<LavaBank>(options_of(dim, value_dim, capacity, nlist, contents, ema, half_life),
-                                               pool.simd);
+                                               pool.simd, basis_rows(key_basis, "key_basis", dim),
+                                               basis_rows(value_basis, "value_basis", value_dim));
            }),
            arg("pool"), arg("dim"), arg("value_dim"), arg("capacity"), arg("nlist"), arg("contents"), arg("ema"),
-           arg("half_life"))
+           arg("half_life"), arg("key_basis"), arg("value_basis"))
       .def_static("from_state", &py_make_bank, arg("pool"), arg("state"), arg("dim"), arg("value_dim"), arg("capacity"),
                   arg("nlist"), arg("contents"), arg("ema"), arg("half_life"))
       .def("state", &py_state)

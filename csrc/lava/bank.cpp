@@ -42,6 +42,12 @@ const BankOptions& checked(const BankOptions& o) {
   return o;
 }
 
+BankOptions stored(BankOptions options, const Basis& keys, const Basis& values) {
+  options.dim = keys.rank();
+  options.value_dim = values.rank();
+  return options;
+}
+
 double priority(const BankOptions& o, float importance, int64_t position) {
   return static_cast<double>(importance) + static_cast<double>(position) / o.half_life;
 }
@@ -70,17 +76,19 @@ void check_magnitudes(const char* op, const char* name, std::span<const float> v
        std::to_string(*bad) + " at [" + std::to_string(at / width) + ", " + std::to_string(at % width) + "]");
 }
 
-LavaBank::LavaBank(const BankOptions& options, Simd level) : store_(checked(options), lava_ops(level)) {}
+LavaBank::LavaBank(const BankOptions& options, Simd level, std::vector<float> key_basis, std::vector<float> value_basis)
+    : keys_("key_basis", std::move(key_basis), checked(options).dim),
+      values_("value_basis", std::move(value_basis), options.value_dim),
+      store_(stored(options, keys_, values_), lava_ops(level)) {}
 
 void LavaBank::check(const BankRows& rows, size_t n_ids) const {
   constexpr const char* kOp = "insert";
-  const BankOptions& o = store_.options;
-  check_length(kOp, "keys", rows.keys.size(), n_ids * static_cast<size_t>(o.dim));
-  check_length(kOp, "values", rows.values.size(), n_ids * static_cast<size_t>(o.value_dim));
+  check_length(kOp, "keys", rows.keys.size(), n_ids * static_cast<size_t>(keys_.dim()));
+  check_length(kOp, "values", rows.values.size(), n_ids * static_cast<size_t>(values_.dim()));
   check_length(kOp, "positions", rows.positions.size(), n_ids);
   check_length(kOp, "importance", rows.importance.size(), n_ids);
-  check_magnitudes(kOp, "keys", rows.keys, o.dim);
-  check_magnitudes(kOp, "values", rows.values, o.value_dim);
+  check_magnitudes(kOp, "keys", rows.keys, keys_.dim());
+  check_magnitudes(kOp, "values", rows.values, values_.dim());
   check_magnitudes(kOp, "importance", rows.importance, 1);
   for (const int64_t position : rows.positions)
     if (position < 0 || position > int64_t{1} << 52)
@@ -89,12 +97,17 @@ void LavaBank::check(const BankRows& rows, size_t n_ids) const {
 
 void LavaBank::insert(Pool& pool, const BankRows& rows, std::span<int64_t> ids) {
   check(rows, ids.size());
-  const std::unique_lock lock(mutex_);
   const auto n = static_cast<int64_t>(ids.size());
+  const std::vector<float> keys = keys_.coordinates(store_.ops, rows.keys.data(), n),
+                           values = values_.coordinates(store_.ops, rows.values.data(), n);
+  check_magnitudes("insert", "keys in their basis", keys, keys_.rank());
+  check_magnitudes("insert", "values in their basis", values, values_.rank());
+  const BankRows stored_rows{keys, values, rows.positions, rows.importance};
+  const std::unique_lock lock(mutex_);
   for (int64_t first = 0; first < n; first += kBatch) {
     const auto start = std::chrono::steady_clock::now();
-    insert_batch(pool, rows, first, std::min(kBatch, n - first), ids.data() + first);
-    maintain(store_);
+    insert_batch(pool, stored_rows, first, std::min(kBatch, n - first), ids.data() + first);
+    maintain(store_, std::min(kBatch, n - first));
     const std::chrono::duration<double> pause = std::chrono::steady_clock::now() - start;
     longest_pause_s_ = std::max(longest_pause_s_, pause.count());
   }
@@ -109,7 +122,7 @@ void LavaBank::insert_batch(Pool& pool, const BankRows& rows, int64_t first, int
   std::vector<float> scales(count);
   for (int64_t i = 0; i < n; ++i) {
     uint16_t* of_key = units.data() + i * store_.key_units;
-    const float scale = encode(o.contents, rows.keys.data() + (first + i) * o.dim, o.dim, of_key);
+    const float scale = encode(o.contents, Use::key, rows.keys.data() + (first + i) * o.dim, o.dim, of_key);
     scales[static_cast<size_t>(i)] = scale;
     store_.decode_key(of_key, scale, keys.data() + i * o.dim);
   }
@@ -138,7 +151,7 @@ void LavaBank::insert_batch(Pool& pool, const BankRows& rows, int64_t first, int
     if (store_.counters().n_live == o.capacity) erase(store_.lowest());
     const int32_t id = store_.take_slot();
     const float scale =
-        encode(o.contents, rows.values.data() + (first + i) * o.value_dim, o.value_dim, value_units.data());
+        encode(o.contents, Use::value, rows.values.data() + (first + i) * o.value_dim, o.value_dim, value_units.data());
     store_.decode_value(value_units.data(), scale, value.data());
     store_.set_value(id, value_units.data(), scale);
     Slot& slot = store_.change_slot(id);

@@ -7,6 +7,7 @@
 #include <span>
 
 #include "common/pool.h"
+#include "lava/basis.h"
 #include "lava/fair_mutex.h"
 #include "lava/store.h"
 
@@ -28,7 +29,9 @@ struct BankStats {
 class LavaBank {
  public:
   // Throws ArgumentError, as everything here does for an argument that breaks a rule.
-  LavaBank(const BankOptions& options, Simd level);
+  // key_basis [rank, options.dim] and value_basis: where keys and values are stored in coordinates; empty for neither.
+  LavaBank(const BankOptions& options, Simd level, std::vector<float> key_basis = {},
+           std::vector<float> value_basis = {});
 
   // Assigns batches of 64 rows to the nearest centroids, appends them in order, and does some maintenance after
   // each. A full bank gives up the slot with the lowest importance + position / half_life. ids: [n].
@@ -43,6 +46,10 @@ class LavaBank {
   BankStats stats() const;
   int64_t n_bytes() const;
 
+  // dim() of each is that of what callers give and get.
+  const Basis& keys() const { return keys_; }
+  const Basis& values() const { return values_; }
+
   // For who holds the lock.
   const Store& store() const { return store_; }
   Store& store() { return store_; }
@@ -54,6 +61,7 @@ class LavaBank {
   void insert_batch(Pool& pool, const BankRows& rows, int64_t first, int64_t n, int64_t* ids);
   void erase(int32_t id);
 
+  Basis keys_, values_;
   Store store_;
   mutable FairSharedMutex mutex_;
   double longest_pause_s_ = 0.0;

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <functional>
+#include <limits>
+#include <vector>
 
 #include "common/errors.h"
 
@@ -34,20 +37,65 @@ float encode_int8(const float* x, int64_t dim, uint16_t* units) {
   return scale;
 }
 
+// The largest magnitudes get level 3, the others 1. With m of 3, <|x|, u> = sum + 2 * (their sum), <u, u> = dim + 8 m.
+float encode_2bit(Use use, const float* x, int64_t dim, uint16_t* units) {
+  std::vector<float> sorted(static_cast<size_t>(dim));
+  double sum = 0.0, squares = 0.0;
+  for (int64_t j = 0; j < dim; ++j) {
+    sorted[static_cast<size_t>(j)] = std::fabs(x[j]);
+    sum += static_cast<double>(std::fabs(x[j]));
+    squares += static_cast<double>(x[j]) * static_cast<double>(x[j]);
+  }
+  std::sort(sorted.begin(), sorted.end(), std::greater<>());
+  const auto n = static_cast<double>(dim);
+  double product = sum, norm = n, large = sum;
+  size_t n_large = 0;
+  for (size_t m = 1; m <= sorted.size(); ++m) {
+    large += 2.0 * static_cast<double>(sorted[m - 1]);
+    const double with_more = n + 8.0 * static_cast<double>(m);
+    if (large * large * norm > product * product * with_more) {
+      product = large;
+      norm = with_more;
+      n_large = m;
+    }
+  }
+  std::fill_n(units, units_of(Contents::bit2, dim), uint16_t{0});
+  // Of equal magnitudes at the edge the first dimensions get level 3.
+  const float edge = n_large == 0 ? std::numeric_limits<float>::infinity() : sorted[n_large - 1];
+  auto n_at_edge =
+      n_large - static_cast<size_t>(std::count_if(sorted.begin(), sorted.end(), [&](float s) { return s > edge; }));
+  for (int64_t j = 0; j < dim; ++j) {
+    const float magnitude = std::fabs(x[j]);
+    bool is_large = magnitude > edge;
+    if (magnitude == edge && n_at_edge > 0) {
+      is_large = true;
+      --n_at_edge;
+    }
+    const int level = is_large ? 3 : 1;
+    const int code = ((std::signbit(x[j]) ? -level : level) + 3) / 2;
+    units[j / 8] = static_cast<uint16_t>(units[j / 8] | code << 2 * (j % 8));
+  }
+  if (product == 0.0) return 0.0f;
+  return static_cast<float>(use == Use::key ? squares / product : product / norm);
+}
+
 }  // namespace
 
 Contents contents_named(const std::string& name) {
   if (name == "fp16") return Contents::fp16;
   if (name == "int8") return Contents::int8;
-  throw ArgumentError("[lava_bank] contents must be 'fp16' or 'int8', got '" + name + "'");
+  if (name == "2bit") return Contents::bit2;
+  throw ArgumentError("[lava_bank] contents must be 'fp16', 'int8' or '2bit', got '" + name + "'");
 }
 
-const char* contents_name(Contents kind) { return kind == Contents::fp16 ? "fp16" : "int8"; }
+int64_t units_of(Contents kind, int64_t dim) {
+  if (kind == Contents::fp16) return dim;
+  return kind == Contents::int8 ? (dim + 1) / 2 : (dim + 7) / 8;
+}
 
-int64_t units_of(Contents kind, int64_t dim) { return kind == Contents::fp16 ? dim : (dim + 1) / 2; }
-
-float encode(Contents kind, const float* x, int64_t dim, uint16_t* units) {
+float encode(Contents kind, Use use, const float* x, int64_t dim, uint16_t* units) {
   if (kind == Contents::int8) return encode_int8(x, dim, units);
+  if (kind == Contents::bit2) return encode_2bit(use, x, dim, units);
   for (int64_t j = 0; j < dim; ++j) units[j] = half_of(x[j]);
   return 1.0f;
 }
@@ -55,8 +103,9 @@ float encode(Contents kind, const float* x, int64_t dim, uint16_t* units) {
 void decode(const LavaOps& ops, Contents kind, const uint16_t* units, float scale, int64_t dim, float* out) {
   if (kind == Contents::fp16) return ops.decode_half(units, dim, out);
   for (int64_t j = 0; j < dim; ++j) {
-    const int shift = j % 2 == 0 ? 0 : 8;
-    out[j] = scale * static_cast<float>(static_cast<int8_t>(units[j / 2] >> shift & 0xff));
+    const int level = kind == Contents::int8 ? static_cast<int8_t>(units[j / 2] >> 8 * (j % 2) & 0xff)
+                                             : 2 * (units[j / 8] >> 2 * (j % 8) & 3) - 3;
+    out[j] = scale * static_cast<float>(level);
   }
 }
 

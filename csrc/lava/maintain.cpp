@@ -11,11 +11,15 @@
 namespace vx {
 namespace {
 
-constexpr int64_t kSample = 256;             // keys from which the two halves of a split are learned
-constexpr int kRounds = 4;                   // of 2-means
-constexpr int64_t kNeighbours = 4;           // lists that are looked at after a split, or take what a merge leaves
-constexpr int64_t kMergeBelow = 8;           // a list is merged below this part of the mean length
-constexpr int64_t kElementsATime = 1 << 17;  // of keys that are looked at, but at least one step is done
+constexpr int64_t kSample = 256;            // keys from which the two halves of a split are learned
+constexpr int kRounds = 4;                  // of 2-means
+constexpr int64_t kNeighbours = 4;          // lists that are looked at after a split, or take what a merge leaves
+constexpr int64_t kMergeBelow = 8;          // a list is merged below this part of the mean length
+constexpr int64_t kRefineAmong = 8;         // lists that a slot may go to when its list is refined
+constexpr int64_t kCreditPerRow = 1 << 14;  // elements of keys that may be looked at for each new row
+constexpr int64_t kMostCredit = 1 << 20;
+// A slot that moves or is decoded costs as much as that many looks.
+constexpr int64_t kMoveCost = 16, kDecodeCost = 4;
 
 using Floats = std::vector<float>;
 
@@ -50,8 +54,8 @@ void push_job(Store& store, Job job) {
   c.jobs[(c.first_job + c.n_jobs++) % Counters::kMaxJobs] = job;
 }
 
-// The lists nearest to `centroid`, without lists a and b.
-std::vector<int32_t> neighbours(const Store& store, const Floats& centroid, int32_t a, int32_t b) {
+// The n_wanted lists nearest to `centroid`, without lists a and b.
+std::vector<int32_t> neighbours(const Store& store, const Floats& centroid, int32_t a, int32_t b, int64_t n_wanted) {
   std::vector<std::pair<float, int32_t>> nearest;
   float scores[kLavaLanes];
   for (int64_t block = 0; block < store.n_lane_blocks(); ++block) {
@@ -63,7 +67,7 @@ std::vector<int32_t> neighbours(const Store& store, const Floats& centroid, int3
       nearest.emplace_back(-(scores[lane] + store.bias()[i]), static_cast<int32_t>(i));
     }
   }
-  const size_t n = std::min(nearest.size(), at(kNeighbours));
+  const size_t n = std::min(nearest.size(), at(n_wanted));
   std::partial_sort(nearest.begin(), nearest.begin() + static_cast<std::ptrdiff_t>(n), nearest.end());
   std::vector<int32_t> lists;
   for (size_t i = 0; i < n; ++i) lists.push_back(nearest[i].second);
@@ -169,26 +173,27 @@ void split(Store& store, int32_t list) {
   ++store.change_counters().n_splits;
   store.refresh();
 
-  const std::vector<int32_t> near = neighbours(store, old_centroid, list, fresh);
+  const std::vector<int32_t> near = neighbours(store, old_centroid, list, fresh, kNeighbours);
   for (const int32_t other : near) push_job(store, {other, list, fresh});
   if (near.size() >= 2)
     for (const int32_t half : {list, fresh}) push_job(store, {half, near[0], near[1]});
   for (const int32_t half : {list, fresh}) push_job(store, {half, -1, -1});
 }
 
-// Slots of a list that lie nearer to list a or b than to it go there.
-void reassign(Store& store, const Job& job) {
+// Slots of a list that lie nearer to one of the others than to it go there.
+void reassign(Store& store, int32_t list, const std::vector<int32_t>& others) {
   const auto is_alive = [&](int32_t i) { return store.list(i).head.is_alive != 0; };
-  if (!is_alive(job.list) || store.list(job.list).head.count == 0) return;
-  const int64_t dim = store.options.dim;
-  const auto centroid = [&](int32_t i) { return Floats(store.list(i).centroid, store.list(i).centroid + dim); };
-  const std::vector<int32_t> ids = ids_of(store, job.list);
+  if (!is_alive(list) || store.list(list).head.count == 0) return;
+  const auto centroid = [&](int32_t i) {
+    return Floats(store.list(i).centroid, store.list(i).centroid + store.options.dim);
+  };
+  const std::vector<int32_t> ids = ids_of(store, list);
   Floats best(ids.size(), 0.0f);
   std::vector<int32_t> target(ids.size(), -1);
-  for (const int32_t other : {job.a, job.b}) {
-    if (other == job.list || !is_alive(other)) continue;
-    const Halves halves = between(centroid(job.list), centroid(other));
-    const Floats scores = scores_of(store, job.list, halves.direction);
+  for (const int32_t other : others) {
+    if (other == list || !is_alive(other)) continue;
+    const Halves halves = between(centroid(list), centroid(other));
+    const Floats scores = scores_of(store, list, halves.direction);
     for (size_t i = 0; i < ids.size(); ++i)
       if (scores[i] - halves.threshold > best[i]) {
         best[i] = scores[i] - halves.threshold;
@@ -197,6 +202,13 @@ void reassign(Store& store, const Job& job) {
   }
   for (size_t i = 0; i < ids.size(); ++i)
     if (target[i] >= 0) store.move(ids[i], target[i]);
+}
+
+// A step of k-means for one list: its slots go to the nearest of the lists around it, its centroid to their mean.
+void refine(Store& store, int32_t list) {
+  const Floats centroid(store.list(list).centroid, store.list(list).centroid + store.options.dim);
+  reassign(store, list, neighbours(store, centroid, list, list, kRefineAmong));
+  if (store.list(list).head.count > 0) centre(store, list);
 }
 
 // Anchors become the means, radii the largest distances from them.
@@ -220,7 +232,7 @@ void tighten(Store& store, int32_t i) {
 void merge(Store& store, int32_t list) {
   const int64_t dim = store.options.dim;
   const Floats centroid(store.list(list).centroid, store.list(list).centroid + dim);
-  const std::vector<int32_t> near = neighbours(store, centroid, list, list);
+  const std::vector<int32_t> near = neighbours(store, centroid, list, list, kNeighbours);
   Floats key(at(dim));
   for (const int32_t id : ids_of(store, list)) {
     store.key_of(id, key.data());
@@ -262,36 +274,41 @@ int64_t longest_list(const BankOptions& o) {
   return std::max<int64_t>(kLavaLanes, (3 * o.capacity + 2 * o.n_lists - 1) / (2 * o.n_lists));
 }
 
-void maintain(Store& store) {
-  const Counters& c = store.counters();
-  for (int64_t left = kElementsATime; left > 0 && c.n_alive > 0;) {
+void maintain(Store& store, int64_t n_rows) {
+  Counters& c = store.change_counters();
+  c.credit = std::min(c.credit + n_rows * kCreditPerRow, kMostCredit);
+  const auto count = [&](int32_t list) -> int64_t { return store.list(list).head.count; };
+  for (int32_t n_refined = 0; c.credit > 0 && c.n_alive > 0 && n_refined < c.n_lists;) {
     const Extremes found = extremes(store);
-    const auto count = [&](int32_t list) -> int64_t { return store.list(list).head.count; };
-    const int64_t shortest = count(found.shortest);
-    int64_t n_slots = 0;  // that the step looks at
-    if (found.longest >= 0 && c.n_alive < store.options.n_lists) {
-      n_slots = 2 * count(found.longest);
+    const int64_t shortest = count(found.shortest), mean = c.n_live / c.n_alive;
+    const bool is_full = c.n_alive == store.options.n_lists;
+    int64_t looks = 0;
+    if (found.longest >= 0 && !is_full) {
+      looks = count(found.longest) * kMoveCost;
       split(store, found.longest);
     } else if (found.longest >= 0 && found.shortest != found.longest && 4 * shortest <= count(found.longest)) {
-      n_slots = shortest;
+      looks = shortest * kMoveCost;
       merge(store, found.shortest);
     } else if (c.n_jobs > 0) {
-      Counters& changed = store.change_counters();
-      const Job job = changed.jobs[changed.first_job];
-      changed.first_job = (changed.first_job + 1) % Counters::kMaxJobs;
-      --changed.n_jobs;
-      n_slots = count(job.list);
+      const Job job = c.jobs[c.first_job];
+      c.first_job = (c.first_job + 1) % Counters::kMaxJobs;
+      --c.n_jobs;
+      looks = count(job.list) * (job.a >= 0 ? 2 : kDecodeCost);
       if (job.a >= 0)
-        reassign(store, job);
+        reassign(store, job.list, {job.a, job.b});
       else
         tighten(store, job.list);
-    } else if (c.n_alive > 1 && shortest * kMergeBelow * c.n_alive < c.n_live) {
-      n_slots = shortest;
+    } else if (c.n_alive > 1 && shortest * kMergeBelow < mean) {
+      looks = shortest * kMoveCost;
       merge(store, found.shortest);
     } else {
-      return;
+      const auto list = static_cast<int32_t>(c.next_refined++ % c.n_lists);
+      ++n_refined;
+      if (c.n_alive == 1 || store.list(list).head.is_alive == 0) continue;
+      looks = count(list) * kRefineAmong + c.n_lists;
+      refine(store, list);
     }
-    left -= (n_slots + kLavaLanes) * store.options.dim;
+    c.credit -= (looks + kLavaLanes) * store.options.dim;
     store.refresh();
   }
 }

@@ -8,7 +8,8 @@ namespace vx {
 // A list longer than this is split.
 int64_t longest_list(const BankOptions& options);
 
-// Some steps, the most pressing first: splits, merges that must come before them, later looks at lists, merges.
-void maintain(Store& store);
+// What n_rows new rows pay for, the most pressing first: splits, merges that must come before them, later looks at
+// lists, merges, and one list after the other its slots that lie nearer to another.
+void maintain(Store& store, int64_t n_rows);
 
 }  // namespace vx

@@ -6,8 +6,11 @@
 namespace vx {
 namespace {
 
-// Largest level of a query such that the sum of dim products with bytes stays within 32 bits.
-int32_t most_levels(int64_t dim) { return static_cast<int32_t>(std::min<int64_t>(32767, INT32_MAX / (127 * dim))); }
+// Largest level of a query such that the sum of dim products with bytes stays within 32 bits; with 2-bit codes the
+// query is bytes itself.
+int32_t most_levels(Contents kind, int64_t dim) {
+  return kind == Contents::bit2 ? 127 : static_cast<int32_t>(std::min<int64_t>(32767, INT32_MAX / (127 * dim)));
+}
 
 }  // namespace
 
@@ -15,23 +18,34 @@ PreparedQuery::PreparedQuery(Contents kind, const float* x, int64_t dim) : value
   if (kind == Contents::fp16) return;
   float largest = 0.0f;
   for (int64_t j = 0; j < dim; ++j) largest = std::max(largest, std::fabs(x[j]));
-  const auto levels = static_cast<float>(most_levels(dim));
+  const auto levels = static_cast<float>(most_levels(kind, dim));
   scale_ = largest / levels;
-  const auto level = [&](int64_t j) -> uint32_t {
+  const auto level = [&](int64_t j) -> int32_t {
     if (j >= dim || scale_ == 0.0f) return 0;
-    const float nearest = std::clamp(std::nearbyint(x[j] / scale_), -levels, levels);
-    return static_cast<uint32_t>(static_cast<int32_t>(nearest)) & 0xffff;
+    return static_cast<int32_t>(std::clamp(std::nearbyint(x[j] / scale_), -levels, levels));
   };
-  pairs_.resize(static_cast<size_t>(units_of(kind, dim)));
-  for (size_t u = 0; u < pairs_.size(); ++u) {
-    const auto j = static_cast<int64_t>(2 * u);
-    pairs_[u] = static_cast<int32_t>(level(j) | level(j + 1) << 16);
+  const bool is_2bit = kind == Contents::bit2;
+  pairs_.resize(static_cast<size_t>(units_of(kind, dim) * (is_2bit ? 4 : 1)));
+  for (size_t i = 0; i < pairs_.size(); ++i) {
+    const auto at = static_cast<int64_t>(i);
+    const int64_t j = is_2bit ? at / 4 * 8 + at % 4 : 2 * at;
+    const int32_t low = level(j), high = level(is_2bit ? j + 4 : j + 1);
+    pairs_[i] = is_2bit
+                    ? (low & 0xff) | (high & 0xff) << 8
+                    : static_cast<int32_t>((static_cast<uint32_t>(low) & 0xffff) | static_cast<uint32_t>(high) << 16);
+    if (is_2bit) offset_ -= 3 * (low + high);
   }
 }
 
+double PreparedQuery::rounding(Contents kind, int64_t dim) {
+  return kind == Contents::fp16 ? 0.0 : 0.5 / static_cast<double>(most_levels(kind, dim));
+}
+
 void PreparedQuery::score(const Store& store, const KeyBlock& block, float* out) const {
-  const LavaQuery query{values_, pairs_.data(), scale_};
-  const auto kernel = store.options.contents == Contents::fp16 ? store.ops.score_half : store.ops.score_int8;
+  const LavaQuery query{values_, pairs_.data(), scale_, offset_};
+  const auto kernel = store.options.contents == Contents::fp16   ? store.ops.score_half
+                      : store.options.contents == Contents::int8 ? store.ops.score_int8
+                                                                 : store.ops.score_2bit;
   kernel(block.units(), block.scales, query, store.key_units, out);
 }
 

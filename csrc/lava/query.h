@@ -17,10 +17,14 @@ class PreparedQuery {
   // Scores of the 64 lanes of a block, those of no slot included, in arithmetic that is the same at every level.
   void score(const Store& store, const KeyBlock& block, float* out) const;
 
+  // How far an element of a query is off at most, as a part of the largest.
+  static double rounding(Contents kind, int64_t dim);
+
  private:
   const float* values_;
   std::vector<int32_t> pairs_;
   float scale_ = 1.0f;
+  int32_t offset_ = 0;
 };
 
 }  // namespace vx

@@ -45,6 +45,8 @@ void Store::restore(const BankState& s, const std::vector<std::vector<int32_t>>&
   c.n_splits = s.history[0];
   c.n_merges = s.history[1];
   c.n_moves = s.history[2];
+  c.next_refined = s.history[3];
+  c.credit = s.history[4];
   refresh();
 }
 

@@ -80,8 +80,10 @@ void check(const BankOptions& o, const Store& store, const BankState& s) {
   check_length("value_sums", s.value_sums, lists * o.value_dim);
   check_length("key_radii", s.key_radii, lists);
   check_length("value_radii", s.value_radii, lists);
-  check_length("history", s.history, 3);
+  check_length("history", s.history, 5);
   check_finite<int64_t>("positions", s.positions, 0, int64_t{1} << 52);
+  check_finite<int64_t>("history", s.history, -(int64_t{1} << 52), int64_t{1} << 52);
+  if (s.history[3] < 0) fail("next list to refine must not be negative", std::to_string(s.history[3]));
   check_finite("importance", s.importance, -kLavaLargest, kLavaLargest);
   check_finite("key_scales", s.key_scales, 0.0f, kLavaLargest);
   check_finite("value_scales", s.value_scales, 0.0f, kLavaLargest);
@@ -151,14 +153,16 @@ BankState bank_state(const LavaBank& bank) {
     const Job& job = c.jobs[(c.first_job + i) % Counters::kMaxJobs];
     s.jobs.insert(s.jobs.end(), {job.list, job.a, job.b});
   }
-  s.history = {c.n_splits, c.n_merges, c.n_moves};
+  s.key_basis = bank.keys().rows();
+  s.value_basis = bank.values().rows();
+  s.history = {c.n_splits, c.n_merges, c.n_moves, c.next_refined, c.credit};
   return s;
 }
 
 std::unique_ptr<LavaBank> make_bank(const BankOptions& options, Simd level, const BankState& s) {
-  auto bank = std::make_unique<LavaBank>(options, level);
+  auto bank = std::make_unique<LavaBank>(options, level, s.key_basis, s.value_basis);
   Store& store = bank->store();
-  check(options, store, s);
+  check(store.options, store, s);
   const auto n_lists = static_cast<int64_t>(s.is_alive.size());
   const auto members = check_places(s, n_lists);
   store.restore(s, members);

@@ -21,7 +21,8 @@ struct BankState {
   std::vector<float> centroids, key_anchors, value_anchors;
   std::vector<double> key_sums, value_sums, key_radii, value_radii;
   std::vector<int32_t> jobs;     // [n, 3]
-  std::vector<int64_t> history;  // splits, merges, moves
+  std::vector<int64_t> history;  // splits, merges, moves; the next list to refine; credit of maintenance
+  std::vector<float> key_basis, value_basis;
 };
 
 BankState bank_state(const LavaBank& bank);

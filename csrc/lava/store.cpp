@@ -18,16 +18,6 @@ int64_t most_blocks(const BankOptions& o) { return o.capacity / kLavaLanes + o.n
 
 }  // namespace
 
-void LaneMatrix::reach(int64_t n) {
-  while (static_cast<int64_t>(blocks_.size()) * kLavaLanes < n)
-    blocks_.push_back(std::make_unique<float[]>(static_cast<size_t>(dim_ * kLavaLanes)));
-}
-
-void LaneMatrix::set(int64_t i, const float* values) {
-  float* lane = blocks_[static_cast<size_t>(i / kLavaLanes)].get() + i % kLavaLanes;
-  for (int64_t j = 0; j < dim_; ++j) lane[j * kLavaLanes] = values[j];
-}
-
 Store::Store(const BankOptions& options_, const LavaOps& ops_)
     : options(options_),
       ops(ops_),

@@ -11,13 +11,15 @@
 #include "lava/chunks.h"
 #include "lava/contents.h"
 #include "lava/journal.h"
+#include "lava/lane_matrix.h"
 
 namespace vx {
 
 struct BankState;
 
 struct BankOptions {
-  int64_t dim, value_dim, capacity, n_lists;  // n_lists: the most there may be
+  int64_t dim, value_dim;     // of what is stored
+  int64_t capacity, n_lists;  // n_lists: the most there may be
   Contents contents;
   double ema;        // the least rate at which a centroid follows the keys that arrive
   double half_life;  // positions that weigh as much as an importance of 1
@@ -72,21 +74,9 @@ struct Counters {
   int32_t n_lists = 0, n_alive = 0;               // lists that ever were; that are
   int32_t first_job = 0, n_jobs = 0;              // of the ring
   int64_t n_splits = 0, n_merges = 0, n_moves = 0;
+  int64_t next_refined = 0;  // list
+  int64_t credit = 0;        // work that maintenance may do, in elements of keys that it looks at; below 0: debt
   Job jobs[kMaxJobs]{};
-};
-
-// Vectors of lists side by side for the kernels: [dim, 64] for every 64 lists.
-class LaneMatrix {
- public:
-  explicit LaneMatrix(int64_t dim) : dim_(dim) {}
-  void reach(int64_t n);
-  void set(int64_t i, const float* values);
-  const float* block(int64_t i) const { return blocks_[static_cast<size_t>(i)].get(); }
-  int64_t n_bytes() const { return static_cast<int64_t>(blocks_.size()) * dim_ * kLavaLanes * 4; }
-
- private:
-  int64_t dim_;
-  std::vector<std::unique_ptr<float[]>> blocks_;
 };
 
 class Store {

@@ -18,7 +18,7 @@ struct LavaTail {
 };
 
 struct LavaReadState {
-  const float* query;
+  const float* query;  // as the caller gave it
   float scale, shift;  // of the powers of two
   double read_mass;
   int64_t recent_begin, recent_end;
@@ -28,7 +28,7 @@ struct LavaReadState {
 // radius of the values around it:
 //   |o - o^| <= sum_l (hi_l rho_l + max|Z_l - Z^_l| |v_l - o^|) / (Z_read + sum_l lo_l),
 // and not more than the distance from o^ to the farthest value. To that comes what rounding may do.
-float lava_bound(const Store& store, const LavaRead& read, const LavaReadState& state,
+float lava_bound(const LavaBank& bank, const LavaRead& read, const LavaReadState& state,
                  const std::vector<LavaTail>& tails, const std::vector<int32_t>& used, const float* out);
 
 }  // namespace vx

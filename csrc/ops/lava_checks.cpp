@@ -15,11 +15,11 @@ constexpr int64_t kMostK = int64_t{1} << 24;
 
 }  // namespace
 
-int64_t check_queries(const char* op, const BankOptions& options, std::span<const float> queries) {
-  const auto dim = static_cast<size_t>(options.dim);
+int64_t check_queries(const char* op, const LavaBank& bank, std::span<const float> queries) {
+  const auto dim = static_cast<size_t>(bank.keys().dim());
   if (queries.size() % dim != 0)
     fail(op, "q must have rows of " + std::to_string(dim), std::to_string(queries.size()) + " elements");
-  check_magnitudes(op, "q", queries, options.dim);
+  check_magnitudes(op, "q", queries, bank.keys().dim());
   return static_cast<int64_t>(queries.size() / dim);
 }
 

@@ -12,9 +12,12 @@ static constexpr int64_t kLavaLanes = 64;
 
 // What a query is to the keys of each kind of contents.
 struct LavaQuery {
-  const float* values;   // [dim]
-  const int32_t* pairs;  // int8: [dim / 2] two 16-bit integers each, the first in the low half
-  float scale;           // int8: of those integers
+  const float* values;  // [dim]
+  // int8: [dim / 2] two 16-bit integers each, the first in the low half. 2bit: [dim / 8, 4] two bytes each in the low
+  // half, for dimensions 8 u + b and 8 u + 4 + b.
+  const int32_t* pairs;
+  float scale;     // of those integers
+  int32_t offset;  // 2bit: -3 times their sum
 };
 
 // Which slots of a list a sum leaves out: those before (score, id) in the order (score descending, id ascending).
@@ -33,6 +36,7 @@ struct LavaOps {
   // out[lane] = the query's score of the key in that lane; units [n_units, 64] as lava/contents.h encodes them.
   void (*score_half)(const uint16_t* units, const float* scales, const LavaQuery& query, int64_t n_units, float* out);
   void (*score_int8)(const uint16_t* units, const float* scales, const LavaQuery& query, int64_t n_units, float* out);
+  void (*score_2bit)(const uint16_t* units, const float* scales, const LavaQuery& query, int64_t n_units, float* out);
   // Bit `lane` tells whether scores[lane] >= threshold.
   uint64_t (*at_least)(const float* scores, float threshold);
   // Sum over i < n of 2^(scores[i] * scale - shift), without the slots that the cut leaves out.

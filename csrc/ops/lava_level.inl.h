@@ -6,7 +6,7 @@
 
 namespace vx::VX_SIMD_NS {
 
-extern const LavaOps kLavaOps = {score_float, assign,  score_half,  score_int8, at_least,
-                                 exp2_sum,    exp2_of, decode_half, add_scaled};
+extern const LavaOps kLavaOps = {score_float, assign,   score_half, score_int8,  score_2bit,
+                                 at_least,    exp2_sum, exp2_of,    decode_half, add_scaled};
 
 }  // namespace vx::VX_SIMD_NS

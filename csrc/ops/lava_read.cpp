@@ -22,30 +22,41 @@ using Floats = std::vector<float>;
 // What one query adds up. Powers of two are taken of scores * scale - shift, so that nothing overflows.
 class Reader {
  public:
-  Reader(const Store& store, const LavaRead& read, const LaneMatrix& recent_keys, int64_t i, Pool* pool)
-      : store_(store),
-        ops_(store.ops),
+  // query: [store.options.dim], row i of read.queries in the basis of the keys.
+  Reader(const LavaBank& bank, const LavaRead& read, const LaneMatrix& recent_keys, const float* query, int64_t i,
+         Pool* pool)
+      : bank_(bank),
+        store_(bank.store()),
+        ops_(store_.ops),
         read_(read),
         recent_keys_(recent_keys),
-        query_(read.queries.data() + i * store.options.dim),
+        full_query_(read.queries.data() + i * bank.keys().dim()),
+        query_(query),
         scale_(read.scales[static_cast<size_t>(i)] * kLog2E),
         begin_(read.recent_range[static_cast<size_t>(2 * i)]),
         end_(read.recent_range[static_cast<size_t>(2 * i + 1)]),
-        scan_(store, pool, query_, read.n_probe),
-        row_(static_cast<size_t>(store.options.value_dim)) {}
+        scan_(store_, pool, query_, read.n_probe),
+        row_(static_cast<size_t>(store_.options.value_dim)) {}
 
   void run(float* out, float* bound) {
     score();
-    const int64_t dv = store_.options.value_dim;
+    const int64_t dv = bank_.values().dim();
     std::fill_n(out, dv, 0.0f);
     add_recent(out);
-    add_slots(out);
+    Floats in_basis(bank_.values().is_trivial() ? 0 : static_cast<size_t>(store_.options.value_dim), 0.0f);
+    float* of_bank = in_basis.empty() ? out : in_basis.data();
+    add_slots(of_bank);
     const double read_mass = mass_;
-    add_lists(out);
+    add_lists(of_bank);
+    if (!in_basis.empty()) {
+      Floats expanded(static_cast<size_t>(dv));
+      bank_.values().expand(ops_, in_basis.data(), expanded.data());
+      ops_.add_scaled(expanded.data(), 1.0f, dv, out);
+    }
     if (mass_ > 0.0)
       for (int64_t j = 0; j < dv; ++j) out[j] /= static_cast<float>(mass_);
     if (bound == nullptr) return;
-    *bound = lava_bound(store_, read_, {query_, scale_, shift_, read_mass, begin_, end_}, tails_, used_, out);
+    *bound = lava_bound(bank_, read_, {full_query_, scale_, shift_, read_mass, begin_, end_}, tails_, used_, out);
   }
 
  private:
@@ -53,7 +64,7 @@ class Reader {
     recent_.resize(static_cast<size_t>(end_ - begin_));
     float scores[kLavaLanes];
     for (int64_t block = begin_ / kLavaLanes; block * kLavaLanes < end_; ++block) {
-      ops_.score_float(recent_keys_.block(block), query_, 1, store_.options.dim, scores);
+      ops_.score_float(recent_keys_.block(block), full_query_, 1, bank_.keys().dim(), scores);
       const int64_t from = std::max(begin_, block * kLavaLanes), to = std::min(end_, (block + 1) * kLavaLanes);
       std::copy(scores + from - block * kLavaLanes, scores + to - block * kLavaLanes,
                 recent_.begin() + (from - begin_));
@@ -81,21 +92,22 @@ class Reader {
     shift_ = largest == -kInfinity ? 0.0f : largest * scale_;
   }
 
-  void add(const float* value, float weight, float* out) {
-    ops_.add_scaled(value, weight, store_.options.value_dim, out);
+  void add(const float* value, float weight, int64_t dim, float* out) {
+    ops_.add_scaled(value, weight, dim, out);
     mass_ += static_cast<double>(weight);
   }
 
   void add_recent(float* out) {
     Floats weights(recent_.size());
     ops_.exp2_of(recent_.data(), end_ - begin_, scale_, shift_, weights.data());
+    const int64_t dv = bank_.values().dim();
     for (int64_t row = begin_; row < end_; ++row)
-      add(read_.recent_values.data() + row * store_.options.value_dim, weights[static_cast<size_t>(row - begin_)], out);
+      add(read_.recent_values.data() + row * dv, weights[static_cast<size_t>(row - begin_)], dv, out);
   }
 
   void add_slot(int32_t id, float weight, float* out) {
     store_.value_of(id, row_.data());
-    add(row_.data(), weight, out);
+    add(row_.data(), weight, store_.options.value_dim, out);
     used_.push_back(id);
   }
 
@@ -151,15 +163,16 @@ class Reader {
                                    : static_cast<double>(weights[static_cast<size_t>(i)]) * list.head.count;
       if (mass == 0.0 && is_exact) continue;
       tails_.push_back({i, mass, is_exact, means_[static_cast<size_t>(i)]});
-      if (read_.has_tail) add(list.value_mean, static_cast<float>(mass), out);
+      if (read_.has_tail) add(list.value_mean, static_cast<float>(mass), store_.options.value_dim, out);
     }
   }
 
+  const LavaBank& bank_;
   const Store& store_;
   const LavaOps& ops_;
   const LavaRead& read_;
   const LaneMatrix& recent_keys_;
-  const float* query_;
+  const float *full_query_, *query_;
   float scale_, shift_ = 0.0f;
   int64_t begin_, end_;
   LavaScan scan_;
@@ -174,7 +187,8 @@ class Reader {
 int64_t check(const LavaBank& bank, const LavaRead& read, std::span<float> out, std::span<float> bound) {
   constexpr const char* kOp = "lava_read";
   const BankOptions& o = bank.store().options;
-  const int64_t n = check_queries(kOp, o, read.queries);
+  const int64_t dim = bank.keys().dim(), value_dim = bank.values().dim();
+  const int64_t n = check_queries(kOp, bank, read.queries);
   const auto rows = static_cast<size_t>(n);
   check_probes(kOp, o, read.n_probe);
   if (read.k) check_k(kOp, *read.k);
@@ -185,11 +199,11 @@ int64_t check(const LavaBank& bank, const LavaRead& read, std::span<float> out, 
   };
   for (const float scale : read.scales)
     if (scale < 0.0f) fail("scale must not be negative", std::to_string(scale));
-  const auto n_recent = static_cast<int64_t>(read.recent_keys.size()) / o.dim;
-  check_size(kOp, "recent_keys", read.recent_keys.size(), static_cast<size_t>(n_recent * o.dim));
-  check_size(kOp, "recent_values", read.recent_values.size(), static_cast<size_t>(n_recent * o.value_dim));
-  check_magnitudes(kOp, "recent_keys", read.recent_keys, o.dim);
-  check_magnitudes(kOp, "recent_values", read.recent_values, o.value_dim);
+  const auto n_recent = static_cast<int64_t>(read.recent_keys.size()) / dim;
+  check_size(kOp, "recent_keys", read.recent_keys.size(), static_cast<size_t>(n_recent * dim));
+  check_size(kOp, "recent_values", read.recent_values.size(), static_cast<size_t>(n_recent * value_dim));
+  check_magnitudes(kOp, "recent_keys", read.recent_keys, dim);
+  check_magnitudes(kOp, "recent_values", read.recent_values, value_dim);
   check_size(kOp, "recent_range", read.recent_range.size(), 2 * rows);
   for (size_t i = 0; i < rows; ++i) {
     const int64_t begin = read.recent_range[2 * i], end = read.recent_range[2 * i + 1];
@@ -197,7 +211,7 @@ int64_t check(const LavaBank& bank, const LavaRead& read, std::span<float> out, 
       fail("recent_range must be [begin, end) within the " + std::to_string(n_recent) + " recent rows",
            std::to_string(begin) + " to " + std::to_string(end) + " in row " + std::to_string(i));
   }
-  check_size(kOp, "the output", out.size(), rows * static_cast<size_t>(o.value_dim));
+  check_size(kOp, "the output", out.size(), rows * static_cast<size_t>(value_dim));
   if (!bound.empty()) check_size(kOp, "the bound", bound.size(), rows);
   return n;
 }
@@ -208,13 +222,15 @@ void lava_read(Pool& pool, const LavaBank& bank, const LavaRead& read, std::span
   const std::shared_lock lock(bank.mutex());
   const int64_t n = check(bank, read, out, bound);
   const Store& store = bank.store();
-  LaneMatrix recent_keys(store.options.dim);
-  const auto n_recent = static_cast<int64_t>(read.recent_keys.size()) / store.options.dim;
+  const int64_t dim = bank.keys().dim();
+  LaneMatrix recent_keys(dim);
+  const auto n_recent = static_cast<int64_t>(read.recent_keys.size()) / dim;
   recent_keys.reach(n_recent);
-  for (int64_t row = 0; row < n_recent; ++row) recent_keys.set(row, read.recent_keys.data() + row * store.options.dim);
+  for (int64_t row = 0; row < n_recent; ++row) recent_keys.set(row, read.recent_keys.data() + row * dim);
+  const Floats queries = bank.keys().coordinates(store.ops, read.queries.data(), n);
   const auto one = [&](int64_t i, Pool* shared) {
-    Reader(store, read, recent_keys, i, shared)
-        .run(out.data() + i * store.options.value_dim, bound.empty() ? nullptr : bound.data() + i);
+    Reader(bank, read, recent_keys, queries.data() + i * store.options.dim, i, shared)
+        .run(out.data() + i * bank.values().dim(), bound.empty() ? nullptr : bound.data() + i);
   };
   if (n == 1)
     one(0, &pool);

@@ -14,13 +14,14 @@ void lava_search(Pool& pool, const LavaBank& bank, std::span<const float> querie
   constexpr const char* kOp = "lava_search";
   const std::shared_lock lock(bank.mutex());
   const Store& store = bank.store();
-  const int64_t n = check_queries(kOp, store.options, queries);
+  const int64_t n = check_queries(kOp, bank, queries);
   check_probes(kOp, store.options, n_probe);
   check_k(kOp, k);
   check_size(kOp, "ids", ids.size(), static_cast<size_t>(n * k));
   check_size(kOp, "scores", scores.size(), static_cast<size_t>(n * k));
+  const std::vector<float> coordinates = bank.keys().coordinates(store.ops, queries.data(), n);
   const auto one = [&](int64_t i, Pool* shared) {
-    LavaScan scan(store, shared, queries.data() + i * store.options.dim, n_probe);
+    LavaScan scan(store, shared, coordinates.data() + i * store.options.dim, n_probe);
     const std::vector<Scored> best = scan.top(k);
     for (int64_t j = 0; j < k; ++j) {
       const bool is_found = j < static_cast<int64_t>(best.size());

@@ -63,14 +63,14 @@ struct i32x16 {
 #endif
 };
 
-VX_INLINE i32x16 zero_i32() {
+VX_INLINE i32x16 set1_i32(int32_t x) {
 #if defined(VX_LEVEL_AVX512)
-  return {_mm512_setzero_si512()};
+  return {_mm512_set1_epi32(x)};
 #elif defined(VX_LEVEL_AVX2)
-  return {_mm256_setzero_si256(), _mm256_setzero_si256()};
+  return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)};
 #else
   i32x16 r;
-  for (int i = 0; i < kLanes; ++i) r.v[i] = 0;
+  for (int i = 0; i < kLanes; ++i) r.v[i] = x;
   return r;
 #endif
 }
@@ -91,6 +91,63 @@ VX_INLINE i32x16 add_products(i32x16 acc, const uint16_t* units, int32_t pair) {
   for (int i = 0; i < kLanes; ++i)
     acc.v[i] += static_cast<int8_t>(units[i] & 0xff) * low + static_cast<int8_t>(units[i] >> 8) * high;
   return acc;
+#endif
+}
+
+// 16 exact sums of products of 2-bit codes with bytes.
+struct i16x16 {
+#if defined(VX_LEVEL_AVX512) || defined(VX_LEVEL_AVX2)
+  __m256i v;
+#else
+  int16_t v[kLanes];
+#endif
+};
+
+VX_INLINE i16x16 zero_i16() {
+#if defined(VX_LEVEL_AVX512) || defined(VX_LEVEL_AVX2)
+  return {_mm256_setzero_si256()};
+#else
+  return {{}};
+#endif
+}
+
+// acc[i] + the sum over b < 4 of bits 2b and 2b + 1 of each byte of units[i] times that byte's of pairs[b], signed.
+VX_INLINE i16x16 add_code_products(i16x16 acc, const uint16_t* units, const int32_t* pairs) {
+#if defined(VX_LEVEL_AVX512) || defined(VX_LEVEL_AVX2)
+  const __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(units)), low = _mm256_set1_epi8(3);
+  const auto products = [&](__m256i shifted, int32_t pair) {
+    return _mm256_maddubs_epi16(_mm256_and_si256(shifted, low), _mm256_set1_epi16(static_cast<int16_t>(pair)));
+  };
+  const __m256i first = _mm256_add_epi16(products(v, pairs[0]), products(_mm256_srli_epi16(v, 2), pairs[1]));
+  const __m256i second =
+      _mm256_add_epi16(products(_mm256_srli_epi16(v, 4), pairs[2]), products(_mm256_srli_epi16(v, 6), pairs[3]));
+  return {_mm256_add_epi16(acc.v, _mm256_add_epi16(first, second))};
+#else
+  for (int i = 0; i < kLanes; ++i) {
+    int sum = acc.v[i];
+    for (int b = 0; b < 4; ++b)
+      sum += (units[i] >> 2 * b & 3) * static_cast<int8_t>(pairs[b] & 0xff) +
+             (units[i] >> (8 + 2 * b) & 3) * static_cast<int8_t>(pairs[b] >> 8 & 0xff);
+    acc.v[i] = static_cast<int16_t>(sum);
+  }
+  return acc;
+#endif
+}
+
+// a + 2 * b.
+VX_INLINE i32x16 add_twice(i32x16 a, i16x16 b) {
+#if defined(VX_LEVEL_AVX512)
+  const __m512i wide = _mm512_cvtepi16_epi32(b.v);
+  return {_mm512_add_epi32(a.v, _mm512_add_epi32(wide, wide))};
+#elif defined(VX_LEVEL_AVX2)
+  const auto half = [](__m256i sum, __m128i part) {
+    const __m256i wide = _mm256_cvtepi16_epi32(part);
+    return _mm256_add_epi32(sum, _mm256_add_epi32(wide, wide));
+  };
+  return {half(a.lo, _mm256_castsi256_si128(b.v)), half(a.hi, _mm256_extracti128_si256(b.v, 1))};
+#else
+  for (int i = 0; i < kLanes; ++i) a.v[i] += 2 * b.v[i];
+  return a;
 #endif
 }
 

@@ -26,7 +26,8 @@ struct Case {
 
 const Case kCases[] = {{1, 1, 70, 2, vx::Contents::fp16},     {17, 3, 700, 12, vx::Contents::fp16},
                        {64, 33, 800, 16, vx::Contents::fp16}, {1, 2, 70, 2, vx::Contents::int8},
-                       {17, 16, 700, 12, vx::Contents::int8}, {31, 5, 900, 70, vx::Contents::int8}};
+                       {17, 16, 700, 12, vx::Contents::int8}, {31, 5, 900, 70, vx::Contents::int8},
+                       {75, 12, 700, 12, vx::Contents::bit2}};
 
 vx::BankOptions options(const Case& c) { return {c.dim, c.value_dim, c.capacity, c.n_lists, c.contents, 0.01, 300.0}; }
 

@@ -184,6 +184,8 @@ class LavaBank:
         contents: str,
         ema: float,
         half_life: float,
+        key_basis: NDArray[np.float32],
+        value_basis: NDArray[np.float32],
     ) -> None: ...
     @staticmethod
     def from_state(

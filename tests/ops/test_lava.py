@@ -128,7 +128,7 @@ def test_read_is_the_reference(ctx: ops.OpContext, k: int | None, tail: bool, as
         assert_close(got, reference(bank, q, scale, 5, k, tail, *shaped.values(), False)[0], "reduction")
 
 
-@pytest.mark.parametrize("contents", ["fp16", "int8"])
+@pytest.mark.parametrize("contents", ["fp16", "int8", "2bit"])
 @pytest.mark.parametrize("sharpness", [0.0, 1.0, 10.0, 300.0])
 def test_the_bound_holds(ctx: ops.OpContext, sharpness: float, contents: str):
     bank = filled(native(ctx), 24, 9, 800, nlist=32, contents=contents)
@@ -155,7 +155,7 @@ def test_the_tail_brings_a_read_closer(ctx: ops.OpContext):
     assert error[True] < 0.25 * error[False]
 
 
-@pytest.mark.parametrize("contents", ["fp16", "int8"])
+@pytest.mark.parametrize("contents", ["fp16", "int8", "2bit"])
 def test_bits_are_the_same_for_every_thread_count_level_and_cut(
     native_contexts: list[ops.OpContext], contents: str, same_bits: Any
 ):

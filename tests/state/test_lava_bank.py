@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from vortex_engine import ops
-from vortex_engine.state import LavaBank
+from vortex_engine.ops.reference_lava import exact_attention
+from vortex_engine.state import LavaBank, fit_basis
 
 F32 = np.float32
 
@@ -64,7 +65,68 @@ def test_int8_contents_are_within_half_a_step(ctx: ops.OpContext):
         assert (np.abs(arrays[name] - exact) <= 0.5001 * step).all()
 
 
-@pytest.mark.parametrize("contents", ["fp16", "int8"])
+def test_2bit_codes_have_the_best_angle_and_scales_that_fit_their_use(ctx: ops.OpContext):
+    """Against the best of every choice of levels: keys score themselves exactly, values are as near as codes can be."""
+    dim = 8
+    bank = LavaBank(ctx, dim, dim, capacity=100, nlist=1, contents="2bit")
+    x = np.random.default_rng(0).standard_normal((30, dim)).astype(F32)
+    bank.insert(x, x, np.arange(30))
+    arrays = bank.export()
+    np.testing.assert_allclose((arrays["keys"] * x).sum(axis=1), (x * x).sum(axis=1), rtol=1e-5)
+    levels = np.array(np.meshgrid(*[[1.0, 3.0]] * dim)).reshape(dim, -1).T
+    rotated = np.abs(x.astype(np.float64) @ _rotation_of(bank))
+    scores = rotated @ levels.T
+    least = (x.astype(np.float64) ** 2).sum(axis=1) - (scores**2 / (levels**2).sum(axis=1)).max(axis=1)
+    np.testing.assert_allclose(((arrays["values"] - x) ** 2).sum(axis=1), least, rtol=1e-3, atol=1e-6)
+    cosines = (arrays["keys"] * arrays["values"]).sum(axis=1) / (
+        np.linalg.norm(arrays["keys"], axis=1) * np.linalg.norm(arrays["values"], axis=1)
+    )
+    np.testing.assert_allclose(cosines, 1.0, rtol=1e-5)
+
+
+def _rotation_of(bank: LavaBank) -> np.ndarray:
+    return bank.native.state()["key_basis"].reshape(bank.dim, bank.dim).T.astype(np.float64)
+
+
+def test_a_low_rank_bank_stores_what_the_basis_spans(ctx: ops.OpContext):
+    rng = np.random.default_rng(1)
+    spanned = rng.standard_normal((400, 6)) @ rng.standard_normal((6, 24))
+    keys = (spanned / np.linalg.norm(spanned, axis=1, keepdims=True)).astype(F32)
+    values = (rng.standard_normal((400, 4)) @ rng.standard_normal((4, 10))).astype(F32)
+    low = LavaBank(ctx, 24, 10, capacity=400, nlist=8, key_basis=fit_basis(keys, 6), value_basis=fit_basis(values, 4))
+    full = LavaBank(ctx, 24, 10, capacity=400, nlist=8)
+    for bank in (low, full):
+        bank.insert(keys, values, np.arange(400))
+    np.testing.assert_allclose(low.export()["keys"], keys, atol=1e-3)
+    np.testing.assert_allclose(low.export()["values"], values, atol=1e-2)
+    assert sum(low.native.state()[name].nbytes for name in ("keys", "values")) == 400 * 2 * 10
+    # Recent rows are read as they are, in the basis or not.
+    recent = rng.standard_normal((9, 24)).astype(F32), rng.standard_normal((9, 10)).astype(F32)
+    q, span = rng.standard_normal((5, 24)).astype(F32), np.tile([0, 9], (5, 1))
+    out, bound = low.read(q, 0.5, 8, None, True, *recent, return_bound=True)
+    wanted = exact_attention(low.export(), q, np.full(5, 0.5, F32), *recent, span)
+    np.testing.assert_allclose(out, wanted, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(out, full.read(q, 0.5, 8, None, True, *recent), atol=1e-2)
+    out, bound = low.read(q, 0.5, 2, 4, True, *recent, return_bound=True)
+    assert (np.linalg.norm(out - wanted, axis=1) <= bound).all()
+
+
+def test_bases_that_are_none_are_refused(ctx: ops.OpContext):
+    skew = np.eye(4, dtype=F32)[:2] + F32(0.1)
+    for basis, message in (
+        (skew, "key_basis must have orthonormal rows"),
+        (np.full((1, 4), np.nan, F32), "key_basis must have orthonormal rows"),
+        (np.ascontiguousarray(np.eye(5, dtype=F32)[:, :4]), "key_basis must have from 1 to 4 rows"),
+        (np.eye(3, dtype=F32), "key_basis must"),
+    ):
+        with pytest.raises(ValueError, match=rf"\[lava_bank\] {message}"):
+            LavaBank(ctx, 4, 2, capacity=10, nlist=2, key_basis=basis)
+    for rank in (0, 5):
+        with pytest.raises(ValueError, match=rf"\[fit_basis\] rank must be from 1 .*, got {rank}"):
+            fit_basis(np.ones((9, 4), F32), rank)
+
+
+@pytest.mark.parametrize("contents", ["fp16", "int8", "2bit"])
 def test_lists_split_while_the_bank_grows(ctx: ops.OpContext, contents: str):
     bank = LavaBank(ctx, 16, 4, capacity=4096, nlist=64, contents=contents)
     rng = np.random.default_rng(1)
@@ -98,6 +160,46 @@ def test_recall_of_a_few_probes(ctx: ops.OpContext):
     found, exact = bank.search(q, 8, 10)[0], bank.search(q, 64, 10)[0]
     recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found.tolist(), exact.tolist(), strict=True)])
     assert recall > 0.9
+
+
+def lloyd(keys: np.ndarray, n_lists: int) -> tuple[np.ndarray, np.ndarray]:
+    """Centroids and lists of k-means over all keys."""
+    centroids = keys[np.random.default_rng(0).permutation(len(keys))[:n_lists]]
+    for _ in range(8):
+        lists = (keys @ centroids.T - (centroids**2).sum(axis=1) / 2).argmax(axis=1)
+        counts = np.bincount(lists, minlength=n_lists)
+        sums = np.zeros_like(centroids)
+        np.add.at(sums, lists, keys)
+        centroids = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], centroids)
+    return centroids, (keys @ centroids.T - (centroids**2).sum(axis=1) / 2).argmax(axis=1)
+
+
+def test_a_stream_that_moves_keeps_the_recall_of_lists_made_afterwards(ctx: ops.OpContext):
+    """Growth from empty with drifting clusters: recall@10 beside k-means over everything, as many slots looked at."""
+    rng, dim, n, n_lists = np.random.default_rng(7), 16, 8192, 64
+    centres, drift = rng.standard_normal((30, dim)), rng.standard_normal((30, dim))
+    t = np.linspace(0.0, 1.5, n)
+    which = rng.integers(0, 30, n)
+    keys = (centres[which] + t[:, None] * drift[which] + 1.2 * rng.standard_normal((n, dim))).astype(F32)
+    keys /= np.linalg.norm(keys, axis=1, keepdims=True)
+    bank = LavaBank(ctx, dim, 1, capacity=n, nlist=n_lists)
+    for begin in range(0, n, 64):
+        bank.insert(keys[begin : begin + 64], np.zeros((64, 1), F32), np.arange(begin, begin + 64))
+    q = keys[rng.permutation(n)[:150]] + F32(0.05)
+    exact = np.argsort(-(q @ keys.T), axis=1)[:, :10]
+    lists = bank.export()["lists"]  # slot i holds key i: nothing was evicted
+    found = bank.search(q, 6, 10)[0]
+    n_looked = np.mean([np.isin(lists, np.unique(lists[row])).sum() for row in found])
+    centroids, of_keys = lloyd(keys, n_lists)
+    order = np.argsort(-(q @ centroids.T), axis=1)
+    recall, wanted, n_compared = 0.0, 0.0, 0.0
+    for row, best in enumerate(exact):
+        recall += len(np.intersect1d(found[row], best)) / len(q) / 10
+        looked = np.isin(of_keys, order[row, :6])
+        n_compared += looked.sum() / len(q)
+        wanted += looked[best].mean() / len(q)
+    assert n_looked <= 1.1 * n_compared
+    assert recall >= 0.97 * wanted, (recall, wanted)
 
 
 def test_centroids_follow_a_stream_that_moves(ctx: ops.OpContext):

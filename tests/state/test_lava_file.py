@@ -40,7 +40,7 @@ def go_on(bank: LavaBank) -> None:
     bank.remove(bank.export()["ids"][::7])
 
 
-@pytest.mark.parametrize("contents", ["fp16", "int8"])
+@pytest.mark.parametrize("contents", ["fp16", "int8", "2bit"])
 def test_a_loaded_bank_goes_on_as_the_saved_one(tmp_path: Path, contents: str):
     bank = grown(contents)
     bank.save(tmp_path / "bank.safetensors")

@@ -58,7 +58,7 @@ def check_same(got: LavaBank, wanted: LavaBank) -> None:
         np.testing.assert_array_equal(one.view(np.uint32), other.view(np.uint32))
 
 
-@pytest.mark.parametrize("contents", ["fp16", "int8"])
+@pytest.mark.parametrize("contents", ["fp16", "int8", "2bit"])
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(program=st.lists(STEPS, max_size=25))
 def test_any_program_leaves_what_survived(contents: str, program: list[tuple[str, int]]):

@@ -6,7 +6,7 @@ from vortex_engine.state.gate import GateState
 from vortex_engine.state.hidden import HiddenRows, hidden_rows
 from vortex_engine.state.kv import KVState
 from vortex_engine.state.lava import LavaMemory, LavaState
-from vortex_engine.state.lava_bank import LavaBank
+from vortex_engine.state.lava_bank import LavaBank, fit_basis
 from vortex_engine.state.recurrent import RecurrentLayer, RecurrentState, recurrent_layers
 from vortex_engine.state.sequence import SequenceState, StatePart, find_part
 from vortex_engine.state.surprise import entropies
@@ -27,6 +27,7 @@ __all__ = [
     "WindowState",
     "entropies",
     "find_part",
+    "fit_basis",
     "hidden_rows",
     "recurrent_layers",
 ]

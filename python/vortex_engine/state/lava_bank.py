@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from vortex_engine import _native, ops
 from vortex_engine.errors import StateFileError
 from vortex_engine.ops import cpu
+from vortex_engine.state.lava_basis import fit_basis, stored_basis
 from vortex_engine.state.lava_file import read_bank, write_bank
 
 if TYPE_CHECKING:
     from vortex_engine.ops import OpContext
 
-__all__ = ["LavaBank"]
+__all__ = ["LavaBank", "fit_basis"]
 
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
@@ -33,7 +34,8 @@ class LavaBank:
 
     Attributes:
         dim, value_dim: of keys and values; capacity: slots; nlist: the most lists that there may be.
-        contents: "fp16" or "int8" (a byte a dimension and a scale a vector).
+        contents: "fp16"; "int8", a byte a dimension and a scale a vector; or "2bit", two bits a dimension of a rotated
+            vector and a scale.
     """
 
     def __init__(
@@ -47,6 +49,8 @@ class LavaBank:
         contents: str = "fp16",
         ema: float = 0.005,
         half_life: float = 65536.0,
+        key_basis: F32 | None = None,
+        value_basis: F32 | None = None,
     ) -> None:
         """
         Args:
@@ -54,15 +58,22 @@ class LavaBank:
             ema: the least rate at which a centroid follows the keys that arrive; below it, the mean of all.
             half_life: positions that weigh as much as an importance of 1 when a full bank gives up a slot; `math.inf`
                 for importance alone.
+            key_basis, value_basis: [rank, dim], [rank, value_dim] float32 with orthonormal rows, as `fit_basis` makes
+                them: only these coordinates are stored. None for all.
 
         Raises:
-            ValueError: a size, rate or kind of contents that cannot be; names it.
+            ValueError: a size, rate, kind of contents or basis that cannot be; names it.
         """
         self._ctx = ctx
         self._pool = ctx.pool if ctx.pool is not None else cpu.make_pool(1, None)
         self.dim, self.value_dim, self.capacity, self.nlist = dim, value_dim, capacity, nlist
         self.contents, self.ema, self.half_life = contents, float(ema), float(half_life)
-        self.native = _native.LavaBank(self._pool, **self._options())
+        self.native = _native.LavaBank(
+            self._pool,
+            **self._options(),
+            key_basis=stored_basis(key_basis, dim, contents),
+            value_basis=stored_basis(value_basis, value_dim, contents),
+        )
 
     def _options(self) -> dict[str, Any]:
         names = ("dim", "value_dim", "capacity", "nlist", "contents", "ema", "half_life")
