@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.decode.runs import run
+from tests.decode.runs import Run, run
 from tests.vortex_checkpoints import CONFIG, VARIANTS, write_vortex
 
 import vortex_engine as vx
@@ -51,21 +51,44 @@ def test_bits_depend_on_the_ids_alone(
             np.testing.assert_array_equal(model.logits(ids).view(np.uint32), expected)
 
 
+LAWS: tuple[dict[str, Any], ...] = ({}, {"temperature": 0.9, "top_p": 0.95, "seed": 5})
+N_NEW = 20
+
+
+@pytest.fixture(scope="module")
+def prompts(ids: list[int]) -> tuple[list[int], list[int]]:
+    """Of each law one; the text crosses an event at its 11th and at its 5th new token."""
+    return ids[: 3 * LavaState.WINDOW - 10], [65, 66, 67, 68] * 31
+
+
+@pytest.fixture(scope="module")
+def plain_runs(packed: dict[str, Path], prompts: tuple[list[int], list[int]]) -> dict[str, list[Run]]:
+    """Of every variant, what each law chooses without drafts."""
+    runs: dict[str, list[Run]] = {}
+    for variant, path in packed.items():
+        with vx.load(path, threads=2) as model:
+            runs[variant] = [
+                run(model, prompt, N_NEW, speculate="off", **law) for prompt, law in zip(prompts, LAWS, strict=True)
+            ]
+    return runs
+
+
 @pytest.mark.parametrize("drafter", ["prefix", "ngram", "early_exit", "mtp", "model", "auto"])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_speculation_changes_nothing(packed: dict[str, Path], ids: list[int], variant: str, drafter: str) -> None:
+def test_speculation_changes_nothing(
+    packed: dict[str, Path],
+    prompts: tuple[list[int], list[int]],
+    plain_runs: dict[str, list[Run]],
+    variant: str,
+    drafter: str,
+) -> None:
     if drafter == "mtp" and not (CONFIG | VARIANTS[variant])["mtp_k"]:
         drafter = "ngram+prefix"
     other = packed["surprise" if variant == "plain" else "plain"]  # a model with memories drafts for one
-    laws: tuple[dict[str, Any], ...] = ({}, {"temperature": 0.9, "top_p": 0.95, "seed": 5})
-    # The texts cross an event at their 17th and their 5th new token.
-    prompts = (ids[: 3 * LavaState.WINDOW - 16], [65, 66, 67, 68] * 31)
-    with vx.load(packed[variant], threads=2, draft_model=other) as model:
-        for prompt, law in zip(prompts, laws, strict=True):
-            plain = run(model, prompt, 28, speculate="off", **law)
+    with vx.load(packed[variant], threads=2, draft_model=other if drafter in ("model", "auto") else None) as model:
+        for prompt, law, plain in zip(prompts, LAWS, plain_runs[variant], strict=True):
             for block_size in (3, None) if not law else (11,):
-                drafted = run(model, prompt, 28, speculate=drafter, block_size=block_size, **law)
-                assert drafted == plain, (block_size, law)
+                assert run(model, prompt, N_NEW, speculate=drafter, block_size=block_size, **law) == plain, block_size
 
 
 PARITY: dict[str, dict[str, Any]] = {

@@ -22,18 +22,24 @@ _EPS = 1e-6
 class TrainableLava(nn.Module):
     """[B, L, hidden] -> [B, L, hidden], as `LavaLayer` computes it for each sequence with a bank that is read whole.
 
-    Reading k slots of some lists is an approximation of this that needs no training of its own. Scores begin between
-    -sqrt(key_dim) and sqrt(key_dim), the output at zero.
+    Reading k slots of some lists is an approximation of this that needs no training of its own. The output begins at
+    zero.
+
+    Args:
+        scale: what scores, which are between it and its negative, begin with; None for sqrt(key_dim). A smaller one
+            learns sooner; a larger one tells one position from more others.
     """
 
-    def __init__(self, hidden_size: int, shape: LavaShape) -> None:
+    def __init__(self, hidden_size: int, shape: LavaShape, scale: float | None = None) -> None:
         super().__init__()
+        if scale is not None and scale <= 0:
+            raise ValueError(f"scale must be above 0, got {scale}")
         self.shape = shape
         self.q_proj = nn.Linear(hidden_size, shape.n_heads * shape.key_dim, bias=False)
         self.k_proj = nn.Linear(hidden_size, shape.key_dim, bias=False)
         self.v_proj = nn.Linear(hidden_size, shape.value_dim, bias=False)
         self.o_proj = nn.Linear(shape.n_heads * shape.value_dim, hidden_size, bias=False)
-        self.log_scale = nn.Parameter(torch.full((shape.n_heads,), 0.5 * math.log(shape.key_dim)))
+        self.log_scale = nn.Parameter(torch.full((shape.n_heads,), math.log(scale or shape.key_dim**0.5)))
 
     def forward(self, x: Tensor, written: Tensor | None = None) -> Tensor:
         """The layer on whole sequences, each from an empty memory.

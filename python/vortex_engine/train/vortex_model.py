@@ -35,7 +35,7 @@ class _Mlp(nn.Module):
 class _Layer(nn.Module):
     """The parts that a configuration gives one layer, each behind a norm and added to the residual stream."""
 
-    def __init__(self, config: VortexConfig, parts: tuple[str, ...]) -> None:
+    def __init__(self, config: VortexConfig, parts: tuple[str, ...], lava_scale: float | None) -> None:
         super().__init__()
         hidden, eps = config.hidden_size, config.rms_norm_eps
         self.local = self.ssm = self.lava = self.mlp = None
@@ -51,7 +51,7 @@ class _Layer(nn.Module):
         if "lava" in parts:
             assert config.lava is not None
             self.lava_norm = RMSNorm(hidden, eps)
-            self.lava = TrainableLava(hidden, config.lava)
+            self.lava = TrainableLava(hidden, config.lava, lava_scale)
         if "mlp" in parts:
             self.mlp_norm = RMSNorm(hidden, eps)
             self.mlp = _Mlp(hidden, config.intermediate_size)
@@ -77,10 +77,10 @@ class _Layer(nn.Module):
 class _Trunk(nn.Module):
     """Embedding, layers and final norm."""
 
-    def __init__(self, config: VortexConfig) -> None:
+    def __init__(self, config: VortexConfig, lava_scale: float | None) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(_Layer(config, parts) for parts in config.layer_parts)
+        self.layers = nn.ModuleList(_Layer(config, parts, lava_scale) for parts in config.layer_parts)
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
 
@@ -88,12 +88,15 @@ class TrainableVortex(nn.Module):
     """VORTEX for training on whole sequences; `loss` and `hidden` are those of `train/model.py`.
 
     Every part begins as zero on the residual stream, so depth costs no stability at the first steps.
+
+    Args:
+        lava_scale: `scale` of every `TrainableLava`.
     """
 
-    def __init__(self, config: VortexConfig) -> None:
+    def __init__(self, config: VortexConfig, *, lava_scale: float | None = None) -> None:
         super().__init__()
         self.config = config
-        self.model = _Trunk(config)
+        self.model = _Trunk(config, lava_scale)
         self.lm_head = (
             None if config.tie_word_embeddings else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         )
