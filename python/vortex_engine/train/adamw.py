@@ -43,7 +43,8 @@ class AdamWConfig:
 class AdamW:
     """torch's fused AdamW (arXiv 1711.05101, algorithm 2), on whole parameters or on shards.
 
-    Called beneath `torch.optim`, which imports the compiler of torch: seconds at every start, for nothing here.
+    A parameter without a gradient is left alone. Called beneath `torch.optim`, which imports the compiler of torch:
+    seconds at every start, for nothing here.
     """
 
     def __init__(self, model: nn.Module, config: AdamWConfig) -> None:
@@ -61,17 +62,18 @@ class AdamW:
         """See `Optimizer`."""
         config = self._config
         for names, weight_decay in self._groups:
-            weights = [self._named[name] for name in names]
-            if not weights:
+            used = [name for name in names if self._named[name].grad is not None]
+            weights = [self._named[name] for name in used]
+            if not used:
                 continue
             n_steps = torch.tensor(float(step + 1), device=weights[0].device)
             torch.ops.aten._fused_adamw_(
                 weights,
                 [weight.grad for weight in weights],
-                [self._means[name] for name in names],
-                [self._squares[name] for name in names],
+                [self._means[name] for name in used],
+                [self._squares[name] for name in used],
                 [],
-                [n_steps] * len(names),
+                [n_steps] * len(used),
                 lr=config.lr * lr_scale,
                 beta1=config.betas[0],
                 beta2=config.betas[1],

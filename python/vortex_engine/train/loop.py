@@ -207,9 +207,9 @@ class Trainer:
         programs use as well every meeting waits for the thread that was scheduled last.
         """
 
-        def gradients(batch: torch.Tensor, share: float) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        def gradients(batch: torch.Tensor, share: float) -> tuple[torch.Tensor, tuple[torch.Tensor | None, ...]]:
             loss, nats = self._loss(batch, share)
-            return nats, torch.autograd.grad(loss, self._parameters)
+            return nats, torch.autograd.grad(loss, self._parameters, allow_unused=True)
 
         assert self._m.pool is not None
         parts: list[torch.Tensor] = []
@@ -217,7 +217,7 @@ class Trainer:
             for parameter, gradient in zip(self._parameters, found, strict=True):
                 if parameter.grad is None:
                     parameter.grad = gradient
-                else:
+                elif gradient is not None:
                     parameter.grad.add_(gradient)
             parts.append(nats)
         return parts

@@ -127,17 +127,14 @@ class TinyLlama(nn.Module):
             x = layer(x, rope)
         return self.model.norm(x)
 
-    def forward(self, ids: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
-        """Logits [B, T, V] of token ids [B, T] int64; in training mode followed by those of the multi-token heads.
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """Logits [B, T, V] of token ids [B, T] int64."""
+        return F.linear(self.hidden(ids), self.output)
 
-        Head i reads the token i + 2 places on from h + silu(W_i h). Source: arXiv 2401.10774, section 2.1.1.
-        """
-        h = self.hidden(ids)
-        output = self.model.embed_tokens.weight
-        logits = F.linear(h, output)
-        if not (self.training and self.mtp):
-            return logits
-        return (logits, *(F.linear(h + F.silu(head(h)), output) for head in self.mtp))
+    @property
+    def output(self) -> torch.Tensor:
+        """The matrix of the logits, [V, D]."""
+        return self.model.embed_tokens.weight
 
     def _initialise(self) -> None:
         nn.init.normal_(self.model.embed_tokens.weight, std=0.02)

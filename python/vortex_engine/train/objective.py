@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-__all__ = ["Objective", "loss_weights"]
+__all__ = ["LanguageModel", "Objective", "loss_weights"]
+
+
+class LanguageModel(Protocol):
+    """What the objective asks of an `nn.Module`."""
+
+    @property
+    def output(self) -> torch.Tensor:
+        """The matrix of the logits, [V, D]."""
+        ...
+
+    @property
+    def mtp(self) -> nn.ModuleList:
+        """Multi-token heads, linear layers [D, D]; perhaps none."""
+        ...
+
+    def hidden(self, ids: torch.Tensor) -> torch.Tensor:
+        """Final normalised states [B, T, D] of token ids [B, T] int64, each of the ids up to its own."""
+        ...
 
 
 class Objective(nn.Module):
     """rows [B, T + 1] int64 -> nats [1 + k] float32: mean cross-entropy of the next token, then of every head.
 
-    In evaluation mode of the next token alone.
+    Head i reads the token i + 2 places on from h + silu(W_i h), as in arXiv 2401.10774 (Medusa), section 2.1.1. In
+    evaluation mode only the next token counts.
+
+    Args:
+        model: a `LanguageModel`.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -22,17 +44,18 @@ class Objective(nn.Module):
         self.model = model
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        predictions = self.model(rows[:, :-1])
-        heads = (
-            (predictions,) if isinstance(predictions, torch.Tensor) else cast("tuple[torch.Tensor, ...]", predictions)
-        )
-        nats: list[torch.Tensor] = []
-        for ahead, logits in enumerate(heads, start=1):
+        model = cast("LanguageModel", cast("Any", self.model))
+        h = model.hidden(rows[:, :-1])
+        nats = [_nats(h, model.output, rows[:, 1:])]
+        for i, head in enumerate(model.mtp if self.training else ()):
             # The last positions have no token so far on.
-            targets = rows[:, ahead:].flatten()
-            scored = logits[:, : rows.shape[1] - ahead].flatten(0, 1)
-            nats.append(F.cross_entropy(scored.float(), targets))
+            state = h[:, : -i - 1]
+            nats.append(_nats(state + F.silu(head(state)), model.output, rows[:, i + 2 :]))
         return torch.stack(nats)
+
+
+def _nats(states: torch.Tensor, output: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(F.linear(states, output).flatten(0, 1).float(), targets.flatten())
 
 
 def loss_weights(n_heads: int, mtp_weight: float) -> list[float]:

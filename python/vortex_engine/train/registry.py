@@ -26,10 +26,9 @@ class TrainableModel:
     """What the loop needs to know of a model.
 
     Attributes:
-        module: forward(ids [B, T] int64) gives logits [B, T, V], or in training mode a tuple of such logits: item i is
-            of the token i + 1 places on. The names of its state are those of the checkpoint's tensors.
+        module: a `LanguageModel`; the names of its state are those of the checkpoint's tensors.
         config: `config.json` of the saved model.
-        blocks: the layers, in order: what FSDP gathers and `recompute` forgets at once.
+        blocks: the layers, in order, each with a `forward`: what FSDP gathers and `recompute` forgets at once.
         max_positions: longest sequence, None where there is no such thing.
         float32: tensors whose names end so are saved in float32, the others in bfloat16.
     """
