@@ -88,6 +88,11 @@ def test_every_state_between_a_checkpoint_and_its_links_is_resumed(whole: Path) 
         (out / name).unlink(missing_ok=True)
         (out / name).symlink_to("step_00000003")
     (out / ".best.partial").symlink_to("step_00000006")
+    store = RunDirectory(out, keep=1)
+    store.begin(resume=True)
+    position = load_state(store.folder(6) / "state.safetensors")[1]
+    store.go_on_from(position)
+    assert store.linked("last") == 6 and store.linked("best") == position.best_step == 6
     finish(whole, "before_links")
     stores = [RunDirectory(whole / name, keep=1) for name in ("while_writing", "before_links", "whole")]
     assert len({(store.linked("last"), store.linked("best")) for store in stores}) == 1

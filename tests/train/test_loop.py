@@ -62,6 +62,9 @@ def test_muon_and_a_stable_schedule_resume_and_go_back_to_the_stable_part(whole:
     assert stable is not None and stable < 6
     train(settings("short", 12), resume=True, quiet=True)
     assert_same_bits(state_of(whole / "short"), state_of(whole / "long"))
+    # Nothing of the part that was forgotten is left.
+    for step in RunDirectory(whole / "long", keep=1).steps():
+        assert_same_bits(state_of(whole / "short", step), state_of(whole / "long", step))
     cut_after(whole / "long", 9, whole / "long_cut")
     train(settings("long_cut", 12), resume=True, quiet=True)
     assert_same_bits(state_of(whole / "long_cut"), state_of(whole / "long"))
@@ -125,6 +128,19 @@ def test_best_is_the_evaluation_with_the_fewest_bits_and_its_model_runs_packed(w
     with torch.no_grad():
         expected = import_hugging_face(out / "best" / "model")(torch.tensor([ids]))[0]
     np.testing.assert_allclose(np.asarray(logits), expected.numpy(), rtol=1e-3, atol=1e-3)
+
+
+def test_a_new_best_is_saved_at_once(whole: Path) -> None:
+    out = whole / "rarely"
+    train(tiny_config(whole, "rarely", checkpoint_every_steps=99), quiet=True)
+    bits = {r["step"]: float(r["bits_per_byte"]) for r in read_records(out / "metrics.jsonl") if r["kind"] == "valid"}
+    better = [step for step in bits if all(bits[step] < bits[before] for before in bits if before < step)]
+    assert RunDirectory(out, keep=1).steps() == sorted({*better, STEPS}) and 3 in better
+    state = load_file(out / "step_00000003" / "model" / "model.safetensors")
+    assert all(
+        torch.equal(tensor, state[name])
+        for name, tensor in load_file(whole / "whole" / "step_00000003" / "model" / "model.safetensors").items()
+    )
 
 
 def test_old_checkpoints_go_and_linked_ones_stay(whole: Path) -> None:
