@@ -30,7 +30,18 @@ def corpus(tmp_path: Path) -> Path:
 
 
 def arguments(corpus: Path, work_dir: Path, *more: str) -> list[str]:
-    fixed = ["--blocks-per-step", "1", "--precision", "fp32", "--workers", "1", "--seq-len", "256"]
+    fixed = [
+        "--blocks-per-step",
+        "1",
+        "--precision",
+        "fp32",
+        "--workers",
+        "1",
+        "--seq-len",
+        "256",
+        "--valid-windows",
+        "2",
+    ]
     return ["--corpus", str(corpus), "--valid", str(corpus), "--work-dir", str(work_dir), *fixed, *more]
 
 

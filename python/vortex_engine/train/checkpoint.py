@@ -7,6 +7,7 @@ process killed at any moment leaves the old or the new.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -99,13 +100,27 @@ class RunDirectory:
         self.path = path
         self._keep = keep
 
-    def begin(self, *, resume: bool) -> None:
-        """Make the directory, and clear what a killed process left unfinished.
+    @contextmanager
+    def held(self, *, resume: bool) -> Generator[None]:
+        """While entered, no other process trains here; on entry, what a killed process left unfinished is cleared.
 
         Raises:
-            TargetExistsError: it has checkpoints and `resume` is false.
+            TargetExistsError: it has checkpoints and `resume` is false, or another process holds it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        # The kernel forgets the lock of a killed process.
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise TargetExistsError(f"[train] another process trains in {self.path}; give another --out") from None
+            self._begin(resume=resume)
+            yield
+        finally:
+            os.close(handle)
+
+    def _begin(self, *, resume: bool) -> None:
         if self.steps() and not resume:
             raise TargetExistsError(
                 f"[train] {self.path} holds a run at step {self.steps()[-1]}; go on with --resume or give another --out"

@@ -81,7 +81,7 @@ def train(config: TrainConfig, *, resume: bool = False, quiet: bool = False, wor
         world: of a caller that has joined one, for several runs; `loop.device` is then that of the world.
 
     Raises:
-        TargetExistsError: `config.out` holds a run and `resume` is false.
+        TargetExistsError: `config.out` holds a run and `resume` is false, or another process trains in it.
         ModelConfigError, ValueError: what cannot be trained, or a checkpoint of another run.
         DivergedError, MachineError: see `Trainer.run`.
     """
@@ -89,12 +89,14 @@ def train(config: TrainConfig, *, resume: bool = False, quiet: bool = False, wor
         raise BackendUnavailableError(
             "[train] the loss plot needs matplotlib: pip install 'vortex-engine[train]', or set loop.plot to false"
         )
-    with joined_world(config.loop.device) if world is None else nullcontext(world) as joined:
-        if joined.leads:
-            RunDirectory(config.out, keep=config.loop.keep_checkpoints).begin(resume=resume)
-        with Reporter(shown=joined.leads and not quiet) as reporter:
-            data = prepare_data(config, joined, reporter.note)
-            return run(config, data, joined, reporter)
+    store = RunDirectory(config.out, keep=config.loop.keep_checkpoints)
+    with (
+        joined_world(config.loop.device) if world is None else nullcontext(world) as joined,
+        store.held(resume=resume) if joined.leads else nullcontext(),
+        Reporter(shown=joined.leads and not quiet) as reporter,
+    ):
+        data = prepare_data(config, joined, reporter.note)
+        return run(config, data, joined, reporter)
 
 
 def run(config: TrainConfig, data: TrainData, world: World, reporter: Reporter) -> TrainReport:
@@ -141,7 +143,7 @@ def run(config: TrainConfig, data: TrainData, world: World, reporter: Reporter) 
         write_model_directory(
             folder,
             config=model.config,
-            tensors={name: tensor.to(model.saved_dtype(name)) for name, tensor in tensors.items()},
+            tensors={name: tensor.bfloat16() for name, tensor in tensors.items()},
             tokenizer_json=data.codec.json_text,
             end_of_text=(data.codec.end_of_text, data.codec.end_of_text_id),
             max_positions=model.max_positions,

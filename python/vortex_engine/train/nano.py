@@ -60,6 +60,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--vector-lr", type=float, default=OptimConfig.vector_lr)
     parser.add_argument("--decay-fraction", type=float, default=Schedule.decay_fraction)
     parser.add_argument("--workers", type=int, default=2, help="one-thread workers that share the rows of a step")
+    parser.add_argument("--valid-windows", type=int, default=48, help="sequences that validation figures are taken on")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
     parser.add_argument("--compile", action="store_true", help="fuse with torch.compile (needs a C++ compiler)")
@@ -86,8 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ),
     )
     config = _config(args, prepared)
-    RunDirectory(args.work_dir, keep=config.loop.keep_checkpoints).begin(resume=True)
-    with Reporter() as reporter:
+    store = RunDirectory(args.work_dir, keep=config.loop.keep_checkpoints)
+    with store.held(resume=True), Reporter() as reporter:
         report = run(config, _data(args, config, prepared), World(), reporter)
     if report.stopped:
         return EXIT_INTERRUPTED
@@ -122,6 +123,7 @@ def _config(args: argparse.Namespace, prepared: Prepared) -> TrainConfig:
             threads=args.workers,
             workers=args.workers,
             compile=args.compile,
+            eval_windows=args.valid_windows,
             checkpoint_every_s=120.0,
             pause_file=args.pause_file,
         ),

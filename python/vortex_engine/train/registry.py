@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import Field
 from torch import nn
 
@@ -30,18 +29,12 @@ class TrainableModel:
         config: `config.json` of the saved model.
         blocks: the layers, in order, each with a `forward`: what FSDP gathers and `recompute` forgets at once.
         max_positions: longest sequence, None where there is no such thing.
-        float32: tensors whose names end so are saved in float32, the others in bfloat16.
     """
 
     module: nn.Module
     config: Mapping[str, object]
     blocks: tuple[nn.Module, ...]
     max_positions: int | None = None
-    float32: tuple[str, ...] = ()
-
-    def saved_dtype(self, name: str) -> torch.dtype:
-        """Of a tensor in the saved model."""
-        return torch.float32 if name.endswith(self.float32) else torch.bfloat16
 
 
 class _LlamaSection(Section):
