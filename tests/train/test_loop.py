@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from tests.train.tiny_runs import STEPS, assert_same_bits, cut_after, state_of, tiny_config, tiny_settings, write_text
+from torch import nn
 
 import vortex_engine as vx
 from vortex_engine.errors import DivergedError, ModelConfigError, TargetExistsError
@@ -25,6 +28,7 @@ from vortex_engine.train.launch import train
 from vortex_engine.train.model import LlamaSize, TinyLlama
 from vortex_engine.train.objective import Objective, loss_weights
 from vortex_engine.train.progress import read_records
+from vortex_engine.train.registry import BUILDERS, TrainableModel
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +132,50 @@ def test_best_is_the_evaluation_with_the_fewest_bits_and_its_model_runs_packed(w
     with torch.no_grad():
         expected = import_hugging_face(out / "best" / "model")(torch.tensor([ids]))[0]
     np.testing.assert_allclose(np.asarray(logits), expected.numpy(), rtol=1e-3, atol=1e-3)
+
+
+def test_bf16_and_a_budget_of_seconds(whole: Path) -> None:
+    # Autocast on the CPU of any machine; where there is no such arithmetic it is only slow.
+    report = train(
+        tiny_config(whole, "bf16", precision="bf16", steps=None, seconds=0.05, checkpoint_every_steps=99), quiet=True
+    )
+    assert report.precision == "bf16" and report.seconds >= 0.05 and report.step >= 1 and not report.stopped
+    exact, rounded = losses(whole / "whole")[0], losses(whole / "bf16")[0]
+    assert rounded != exact and rounded == pytest.approx(exact, rel=1e-2)
+
+
+class _Recurrent(nn.Module):
+    """A language model that is no transformer, without multi-token heads and with a parameter that nothing uses."""
+
+    def __init__(self, vocab_size: int, width: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocab_size, width)
+        self.cell = nn.GRU(width, width, batch_first=True)
+        self.unused = nn.Parameter(torch.ones(3))
+        self.mtp = nn.ModuleList()
+
+    @property
+    def output(self) -> torch.Tensor:
+        return self.embedding.weight
+
+    def hidden(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.cell(self.embedding(ids))[0]
+
+
+def test_another_kind_of_model_is_a_builder(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(section: Mapping[str, Any], vocab_size: int) -> TrainableModel:
+        return TrainableModel(_Recurrent(vocab_size, section["width"]), {"model_type": "gru", **section}, ())
+
+    monkeypatch.setitem(BUILDERS, "gru", build)
+    settings = tiny_settings(whole, "gru", checkpoint_every_steps=4)
+    settings["model"] = {"model_type": "gru", "width": 8}
+    train(TrainConfig.model_validate(settings), quiet=True)
+    assert losses(whole / "gru")[-1] < losses(whole / "gru")[0]
+    assert json.loads((whole / "gru" / "last" / "model" / "config.json").read_text())["width"] == 8
+    cut_after(whole / "gru", 4, whole / "gru_cut")
+    settings["out"], settings["loop"]["workers"] = str(whole / "gru_cut"), 2
+    train(TrainConfig.model_validate(settings), resume=True, quiet=True)
+    assert_same_bits(state_of(whole / "gru_cut"), state_of(whole / "gru"))
 
 
 def test_a_new_best_is_saved_at_once(whole: Path) -> None:

@@ -176,18 +176,17 @@ def run(config: TrainConfig, data: TrainData, world: World, reporter: Reporter) 
     precision = "bf16" if bf16 else "fp32"
     processes = f"{world.size} processes ({loop.parallel})" if world.size > 1 else "1 process"
     reporter.note(f"{n_parameters:,} parameters, {precision}, {processes}, at step {position.step}")
-    with StopSignal() as stop:
+    with StopSignal() as stop, store.disk_errors(f"training in {config.out}"):
         try:
-            with store.disk_errors(f"training in {config.out}"):
-                position = Trainer(machinery, loop).run(position, reporter, stop)
+            position = Trainer(machinery, loop).run(position, reporter, stop)
         except DivergedError as error:
             reporter.record({"kind": "diverged", "step": error.step, "cause": str(error)}, completed=1.0)
+            _draw(config, world)
             raise
         finally:
             if pool is not None:
                 pool.shutdown()
-            if world.leads and loop.plot:
-                _draw(config.out)
+        _draw(config, world)
     return _report(config, world, position, stopped=stop.requested, n_parameters=n_parameters, precision=precision)
 
 
@@ -280,11 +279,12 @@ def _go_on(
     return position
 
 
-def _draw(out: Path) -> None:
-    # Matplotlib takes a second to import, and a run may leave the plot out.
-    from vortex_engine.train.plots import draw_loss
+def _draw(config: TrainConfig, world: World) -> None:
+    if world.leads and config.loop.plot:
+        # Matplotlib takes a second to import, and a run may leave the plot out.
+        from vortex_engine.train.plots import draw_loss
 
-    draw_loss(read_records(out / METRICS), {}, path=out / PLOT)
+        draw_loss(read_records(config.out / METRICS), {}, path=config.out / PLOT)
 
 
 def _report(
