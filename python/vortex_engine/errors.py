@@ -9,6 +9,7 @@ VortexError
 ├── BudgetError              a byte budget below the minimum
 ├── BackendUnavailableError  a forced backend, SIMD level or extra that is not here
 ├── PromptError              an empty prompt or one longer than the context (also a ValueError)
+├── DivergedError            a training run whose loss or gradient is no longer finite
 ├── TargetExistsError        a target that would be overwritten (also a FileExistsError)
 └── MachineError             disk full, out of memory, unreadable disk (also an OSError)
 """
@@ -19,6 +20,7 @@ __all__ = [
     "BackendUnavailableError",
     "BudgetError",
     "CorruptTileError",
+    "DivergedError",
     "MachineError",
     "ModelConfigError",
     "PromptError",
@@ -83,6 +85,17 @@ class BackendUnavailableError(VortexError):
 
 class PromptError(VortexError, ValueError):
     """A prompt that is empty or does not fit the context."""
+
+
+class DivergedError(VortexError):
+    """A training run whose loss or gradient is no longer finite; names the step and the first tensor that is not.
+
+    `step` counts from 1, as in the log.
+    """
+
+    def __init__(self, message: str, *, step: int) -> None:
+        super().__init__(message)
+        self.step = step
 
 
 class TargetExistsError(VortexError, FileExistsError):

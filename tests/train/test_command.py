@@ -15,8 +15,7 @@ import pytest
 pytest.importorskip("torch", reason="torch is not installed: pip install 'vortex-engine[train]'")
 
 from vortex_engine.train import baselines, evaluate, nano
-from vortex_engine.train.checkpoint import read_position
-from vortex_engine.train.loop import LATEST
+from vortex_engine.train.checkpoint import RunDirectory
 
 
 @pytest.fixture
@@ -31,7 +30,18 @@ def corpus(tmp_path: Path) -> Path:
 
 
 def arguments(corpus: Path, work_dir: Path, *more: str) -> list[str]:
-    fixed = ["--blocks-per-step", "1", "--precision", "fp32", "--workers", "1", "--seq-len", "256"]
+    fixed = [
+        "--blocks-per-step",
+        "1",
+        "--precision",
+        "fp32",
+        "--workers",
+        "1",
+        "--seq-len",
+        "256",
+        "--valid-windows",
+        "2",
+    ]
     return ["--corpus", str(corpus), "--valid", str(corpus), "--work-dir", str(work_dir), *fixed, *more]
 
 
@@ -72,11 +82,12 @@ def test_train_export_evaluate_and_draw(corpus: Path, tmp_path: Path) -> None:
 
 def test_ctrl_c_saves_and_returns_130_and_the_run_goes_on(corpus: Path, tmp_path: Path) -> None:
     work_dir, pause_file = tmp_path / "work", tmp_path / "pause"
+    store = RunDirectory(work_dir, keep=1)
     pause_file.touch()
 
     def interrupt_when_paused() -> None:
         # The pause saves a checkpoint first, so its presence says that the loop is waiting.
-        while not (work_dir / LATEST).exists():
+        while not (work_dir / "last").exists():
             time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGINT)
 
@@ -85,7 +96,6 @@ def test_ctrl_c_saves_and_returns_130_and_the_run_goes_on(corpus: Path, tmp_path
     assert nano.main(arguments(corpus, work_dir, "--steps", "3", "--pause-file", str(pause_file))) == 130
     thread.join()
     pause_file.unlink()
-    stopped_at = read_position(work_dir / LATEST).step
-    assert stopped_at < 3
+    assert store.steps()[-1] < 3
     assert nano.main(arguments(corpus, work_dir, "--steps", "3", "--pause-file", str(pause_file))) == 0
-    assert read_position(work_dir / LATEST).step == 3
+    assert store.linked("last") == 3

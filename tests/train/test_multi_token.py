@@ -21,9 +21,9 @@ from vortex_engine.errors import ModelConfigError, TargetExistsError
 from vortex_engine.models import build_model
 from vortex_engine.state import hidden_rows
 from vortex_engine.train.export import export_hugging_face, import_hugging_face
-from vortex_engine.train.loop import StopSignal
 from vortex_engine.train.model import LlamaSize, TinyLlama
 from vortex_engine.train.multi_token import HeadsConfig, MultiTokenHeads, head_losses, main, train_heads
+from vortex_engine.train.stop import StopSignal
 from vortex_engine.train.tokenizer import train_tokenizer
 
 SIZE = LlamaSize(

@@ -29,6 +29,7 @@ from vortex_engine.train.data import (
 from vortex_engine.train.evaluate import model_bits, sliding_windows
 from vortex_engine.train.model import LlamaSize, TinyLlama
 from vortex_engine.train.ngram import KneserNeyNgram
+from vortex_engine.train.objective import Objective
 from vortex_engine.train.tokenizer import END_OF_TEXT, SPECIAL_TOKENS, train_tokenizer
 
 CODE = "def add(a, b):\n    return a + b\n\n\nclass Point:\n    def norm(self):\n        return self.x ** 2\n"
@@ -161,5 +162,5 @@ def test_model_bits_equal_the_plain_sum_when_one_window_holds_the_document() -> 
     for index, document in enumerate(documents):
         ids = torch.from_numpy(document.astype(np.int64))[None]
         with torch.no_grad():
-            expected = float(model.loss(ids[:, :-1], ids[:, 1:])) * (len(document) - 1) / math.log(2)
+            expected = float(Objective(model)(ids)[0]) * (len(document) - 1) / math.log(2)
         assert bits[index] == pytest.approx(expected, rel=1e-5)

@@ -14,6 +14,7 @@ from vortex_engine.cli.grams import grams
 from vortex_engine.cli.inspect import inspect
 from vortex_engine.cli.pack import pack
 from vortex_engine.cli.repair import repair
+from vortex_engine.cli.train import train
 
 __all__ = ["app"]
 
@@ -46,6 +47,6 @@ def _program(
         typer.echo(context.get_help())
 
 
-for _command in (pack, inspect, repair, generate, demo, bench, doctor):
+for _command in (pack, inspect, repair, generate, train, demo, bench, doctor):
     app.command()(_command)
 app.add_typer(grams)

@@ -18,6 +18,7 @@ from vortex_engine.cli.show import emit_json, note
 from vortex_engine.errors import (
     BackendUnavailableError,
     BudgetError,
+    DivergedError,
     MachineError,
     ModelConfigError,
     PromptError,
@@ -35,6 +36,7 @@ _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 # The first match counts, so a class stands before its bases.
 _EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (_USAGE_ERROR, 2),
+    (DivergedError, 1),
     (PromptError, 2),
     (TargetExistsError, 2),
     (BackendUnavailableError, 2),

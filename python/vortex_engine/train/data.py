@@ -100,10 +100,12 @@ class BlockOrder:
 
     The stream is cut into blocks of `block_tokens`; each epoch is a fresh permutation of all blocks drawn from
     (seed, epoch). A sequence length that divides the block only changes the shape of a batch, never its tokens,
-    so a run may be resumed with longer sequences.
+    so a run may be resumed with longer sequences. Nothing here knows of processes or micro-batches.
     """
 
-    def __init__(self, tokens: NDArray[np.uint16], *, block_tokens: int, blocks_per_step: int, seed: int) -> None:
+    def __init__(
+        self, tokens: NDArray[np.unsignedinteger], *, block_tokens: int, blocks_per_step: int, seed: int
+    ) -> None:
         self._tokens = tokens
         self._block_tokens = block_tokens
         self._blocks_per_step = blocks_per_step
@@ -131,13 +133,10 @@ class BlockOrder:
         start = within * self._blocks_per_step
         return self._permutation[start : start + self._blocks_per_step]
 
-    def batch(self, step: int, *, seq_len: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Inputs and next-token targets of `step`, each [blocks_per_step * block_tokens / seq_len, seq_len] int64."""
+    def rows(self, step: int, *, seq_len: int) -> torch.Tensor:
+        """Sequences of `step` with the token after each, [blocks_per_step * block_tokens / seq_len, seq_len + 1]."""
         if self._block_tokens % seq_len != 0:
             raise ValueError(f"[BlockOrder] seq_len must divide the block of {self._block_tokens}, got {seq_len}")
-        rows = [
-            np.asarray(self._tokens[start : start + self._block_tokens + 1], dtype=np.int64)
-            for start in self.blocks(step) * self._block_tokens
-        ]
-        stacked = torch.from_numpy(np.stack(rows))
-        return stacked[:, :-1].reshape(-1, seq_len), stacked[:, 1:].reshape(-1, seq_len)
+        starts = self.blocks(step)[:, None] * self._block_tokens + np.arange(0, self._block_tokens, seq_len)
+        parts = [np.asarray(self._tokens[start : start + seq_len + 1], dtype=np.int64) for start in starts.flatten()]
+        return torch.from_numpy(np.stack(parts))

@@ -1,6 +1,7 @@
 """A trained `TinyLlama` as a Hugging Face directory in bfloat16, and back."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -9,35 +10,64 @@ from tokenizers import Tokenizer
 
 from vortex_engine.train.files import save_tensors_atomically, write_text_atomically
 from vortex_engine.train.model import LlamaSize, TinyLlama
-from vortex_engine.train.tokenizer import END_OF_TEXT, END_OF_TEXT_ID, SPECIAL_TOKENS
+from vortex_engine.train.tokenizer import END_OF_TEXT, END_OF_TEXT_ID
 
 
 def export_hugging_face(model: TinyLlama, tokenizer: Tokenizer, directory: Path) -> None:
-    """Write what `transformers.AutoModelForCausalLM` and `AutoTokenizer` load; weights are rounded to bfloat16.
+    """Write what `transformers.AutoModelForCausalLM` and `AutoTokenizer` load; weights are rounded to bfloat16."""
+    rounded = {name: tensor.bfloat16() for name, tensor in model.state_dict().items()}
+    write_model_directory(
+        directory,
+        config=hugging_face_config(model.size),
+        tensors=rounded,
+        tokenizer_json=tokenizer.to_str(),
+        end_of_text=(END_OF_TEXT, END_OF_TEXT_ID),
+        max_positions=model.size.max_positions,
+    )
+
+
+def write_model_directory(
+    directory: Path,
+    *,
+    config: Mapping[str, object],
+    tensors: Mapping[str, torch.Tensor],
+    tokenizer_json: str,
+    end_of_text: tuple[str, int],
+    max_positions: int | None,
+) -> None:
+    """Write a Hugging Face model directory.
 
     The weight file is replaced last, so a reader that waits for it finds the rest in place.
+
+    Args:
+        end_of_text: token that begins, separates and ends texts, and its id.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    _write_json(directory / "config.json", hugging_face_config(model.size))
-    _write_json(
-        directory / "generation_config.json",
-        {"bos_token_id": END_OF_TEXT_ID, "eos_token_id": END_OF_TEXT_ID, "pad_token_id": END_OF_TEXT_ID},
-    )
+    token, token_id = end_of_text
+    ends = {"bos_token_id": token_id, "eos_token_id": token_id, "pad_token_id": token_id}
+    _write_json(directory / "config.json", {**config, **ends})
+    _write_json(directory / "generation_config.json", {**ends})
+    others = [special for special in _special_tokens(tokenizer_json) if special != token]
+    length = {} if max_positions is None else {"model_max_length": max_positions}
     _write_json(
         directory / "tokenizer_config.json",
         {
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": END_OF_TEXT,
-            "eos_token": END_OF_TEXT,
-            "pad_token": END_OF_TEXT,
-            "additional_special_tokens": list(SPECIAL_TOKENS[1:]),
+            "bos_token": token,
+            "eos_token": token,
+            "pad_token": token,
+            "additional_special_tokens": others,
             "clean_up_tokenization_spaces": False,
-            "model_max_length": model.size.max_positions,
+            **length,
         },
     )
-    write_text_atomically(directory / "tokenizer.json", tokenizer.to_str())
-    rounded = {name: tensor.bfloat16() for name, tensor in model.state_dict().items()}
-    save_tensors_atomically(directory / "model.safetensors", rounded, metadata={"format": "pt"})
+    write_text_atomically(directory / "tokenizer.json", tokenizer_json)
+    save_tensors_atomically(directory / "model.safetensors", tensors, metadata={"format": "pt"})
+
+
+def _special_tokens(tokenizer_json: str) -> list[str]:
+    added = json.loads(tokenizer_json).get("added_tokens", [])
+    return [token["content"] for token in added if token["special"]]
 
 
 def import_hugging_face(directory: Path) -> TinyLlama:
@@ -50,7 +80,8 @@ def import_hugging_face(directory: Path) -> TinyLlama:
 
 def hugging_face_config(size: LlamaSize) -> dict[str, object]:
     """`config.json` of a `LlamaForCausalLM` of this size."""
-    return {
+    heads: dict[str, object] = {"mtp_k": size.mtp_k} if size.mtp_k else {}
+    return heads | {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "vocab_size": size.vocab_size,
@@ -90,6 +121,7 @@ def size_from_config(config: dict[str, object]) -> LlamaSize:
         max_positions=_integer(config, "max_position_embeddings"),
         rope_theta=_number(config, "rope_theta"),
         norm_eps=_number(config, "rms_norm_eps"),
+        mtp_k=_integer({"mtp_k": 0, **config}, "mtp_k"),
     )
 
 

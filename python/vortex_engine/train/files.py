@@ -1,11 +1,15 @@
 """Atomic file replacement: a reader sees the old file or the new one, never half of either."""
 
+import errno
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from safetensors.torch import save
+
+# What the kernel says when there is no room for more.
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def replace_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -18,9 +22,13 @@ def replace_atomically(path: Path, write: Callable[[Path], None]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames in a directory durable."""
     if os.name == "posix":
-        # The rename itself is durable only once the directory is.
-        directory = os.open(path.parent, os.O_RDONLY)
+        directory = os.open(path, os.O_RDONLY)
         try:
             os.fsync(directory)
         finally:

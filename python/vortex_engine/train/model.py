@@ -9,7 +9,7 @@ from torch import nn
 
 @dataclass(frozen=True)
 class LlamaSize:
-    """Shape of the decoder; the output matrix is the embedding (tied)."""
+    """Shape of the decoder; the output matrix is the embedding (tied). `mtp_k` is the number of multi-token heads."""
 
     vocab_size: int
     hidden_size: int
@@ -21,6 +21,7 @@ class LlamaSize:
     max_positions: int
     rope_theta: float = 10_000.0
     norm_eps: float = 1e-5
+    mtp_k: int = 0
 
 
 class RMSNorm(nn.Module):
@@ -109,6 +110,7 @@ class TinyLlama(nn.Module):
             raise ValueError(f"[TinyLlama] n_kv_heads must divide n_heads {size.n_heads}, got {size.n_kv_heads}")
         self.size = size
         self.model = Decoder(size)
+        self.mtp = nn.ModuleList(nn.Linear(size.hidden_size, size.hidden_size, bias=False) for _ in range(size.mtp_k))
         cos, sin = rope_table(size)
         self.register_buffer("rope_cos", cos, persistent=False)
         self.register_buffer("rope_sin", sin, persistent=False)
@@ -127,12 +129,12 @@ class TinyLlama(nn.Module):
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Logits [B, T, V] of token ids [B, T] int64."""
-        return F.linear(self.hidden(ids), self.model.embed_tokens.weight)
+        return F.linear(self.hidden(ids), self.output)
 
-    def loss(self, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Mean cross-entropy in nats of `targets` [B, T] int64."""
-        logits = self(ids)
-        return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+    @property
+    def output(self) -> torch.Tensor:
+        """The matrix of the logits, [V, D]."""
+        return self.model.embed_tokens.weight
 
     def _initialise(self) -> None:
         nn.init.normal_(self.model.embed_tokens.weight, std=0.02)
@@ -142,6 +144,8 @@ class TinyLlama(nn.Module):
                 nn.init.zeros_(weight)
             elif name.endswith("_proj.weight"):
                 nn.init.normal_(weight, std=weight.shape[1] ** -0.5)
+            elif name.startswith("mtp."):
+                nn.init.zeros_(weight)  # every head begins as the model itself
 
 
 def rope_table(size: LlamaSize) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,7 +11,6 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,11 +24,11 @@ from vortex_engine.models.config import MAX_MTP_K
 from vortex_engine.train.data import BlockOrder, open_packed, pack_documents, read_corpus
 from vortex_engine.train.export import import_hugging_face
 from vortex_engine.train.files import save_tensors_atomically, write_text_atomically
-from vortex_engine.train.loop import StopSignal
 from vortex_engine.train.model import TinyLlama
 from vortex_engine.train.optim import MuonAdamW, OptimConfig
 from vortex_engine.train.prepare import load_tokenizer
 from vortex_engine.train.schedule import Schedule
+from vortex_engine.train.stop import StopSignal
 
 __all__ = ["HeadsConfig", "MultiTokenHeads", "export_with_heads", "head_losses", "main", "train_heads"]
 
@@ -114,7 +113,6 @@ def train_heads(
     output = model.model.embed_tokens.weight.detach()
     optimizer = MuonAdamW(heads, OptimConfig(matrix_lr=config.lr, weight_decay=0.0))
     schedule = Schedule(warmup_steps=min(20, config.steps // 10))
-    pool = ThreadPoolExecutor(1)
     for step in range(config.steps):
         while pause_file is not None and pause_file.exists() and not (stop and stop.requested):
             time.sleep(_PAUSE_POLL_S)
@@ -127,7 +125,7 @@ def train_heads(
         loss = sum((_HEAD_WEIGHT**i * nats for i, (nats, _) in enumerate(results)), torch.zeros(()))
         for weight, gradient in zip(heads.weights, torch.autograd.grad(loss, heads.weights), strict=True):
             weight.grad = gradient
-        optimizer.step(step, lr_scale=schedule.lr_scale(step, progress=step / config.steps), pool=pool)
+        optimizer.step(step, lr_scale=schedule.lr_scale(step, progress=step / config.steps))
         if step % 20 == 0 or step == config.steps - 1:
             shown = " ".join(f"{float(nats.detach()):.3f}/{float(hits):.3f}" for nats, hits in results)
             print(f"step {step}: nats/top-1 of each head {shown}", file=sys.stderr, flush=True)
@@ -200,8 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _batches(order: BlockOrder, config: HeadsConfig) -> Iterator[torch.Tensor]:
     for step in range(config.steps):
-        inputs, targets = order.batch(step, seq_len=config.seq_len)
-        yield torch.cat((inputs, targets[:, -1:]), dim=1)
+        yield order.rows(step, seq_len=config.seq_len)
 
 
 if __name__ == "__main__":

@@ -1,39 +1,44 @@
 """Train `nano`, the small code model that ships with the engine: `python -m vortex_engine.train.nano --help`."""
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from vortex_engine.train.bits import spread_windows, token_byte_lengths, window_bits_per_byte
-from vortex_engine.train.checkpoint import load_checkpoint
-from vortex_engine.train.data import BlockOrder, Document, open_packed, pack_documents, read_corpus
-from vortex_engine.train.export import export_hugging_face
-from vortex_engine.train.loop import LATEST, Budget, LoopConfig, StopSignal, Trainer, resume
-from vortex_engine.train.model import LlamaSize, TinyLlama
-from vortex_engine.train.optim import MuonAdamW, OptimConfig
-from vortex_engine.train.prepare import PrepareConfig, load_tokenizer, prepare_corpus
+from vortex_engine.errors import ModelConfigError
+from vortex_engine.train.bits import spread_windows
+from vortex_engine.train.checkpoint import LAST, MODEL, RunDirectory
+from vortex_engine.train.codec import open_codec
+from vortex_engine.train.config import DataSection, LoopSection, OptimSection, ScheduleSection, TrainConfig
+from vortex_engine.train.data import Document, open_packed, pack_documents, read_corpus
+from vortex_engine.train.inputs import TrainData
+from vortex_engine.train.launch import run
+from vortex_engine.train.optim import OptimConfig
+from vortex_engine.train.parallel import World
+from vortex_engine.train.prepare import PrepareConfig, Prepared, load_tokenizer, prepare_corpus
 from vortex_engine.train.progress import Reporter
 from vortex_engine.train.schedule import Schedule
+from vortex_engine.train.tokenizer import END_OF_TEXT
 
 EXIT_INTERRUPTED = 130
-SIZE = LlamaSize(
-    vocab_size=4096,
-    hidden_size=320,
-    intermediate_size=864,
-    n_layers=4,
-    n_heads=5,
-    n_kv_heads=1,
-    head_dim=64,
-    max_positions=1024,
-)
+VOCAB_SIZE = 4096
+MODEL_SECTION = {
+    "model_type": "llama",
+    "vocab_size": VOCAB_SIZE,
+    "hidden_size": 320,
+    "intermediate_size": 864,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 5,
+    "num_key_value_heads": 1,
+    "head_dim": 64,
+    "max_position_embeddings": 1024,
+}
+BLOCK_TOKENS = 1024
 # Python and Rust in full, the rest thinned: the corpus is larger than what one short run on a CPU can read.
 KEEP_BY_LANG = {"Python": 1.0, "Rust": 1.0, "JavaScript": 0.6, "TypeScript": 0.6, "markdown": 0.6, "rst": 0.4}
 DEFAULT_KEEP = 0.4
 TOKENIZER_TEXT_BYTES = 30_000_000
-N_VALID_WINDOWS = 48
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -48,13 +53,14 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     budget.add_argument("--export-only", action="store_true", help="train no further, export the latest checkpoint")
     parser.add_argument("--export", type=Path, help="write the Hugging Face directory here at the end")
     parser.add_argument("--pause-file", type=Path, help="sleep while this file exists")
-    parser.add_argument("--seq-len", type=int, default=SIZE.max_positions, help="may change when resuming")
+    parser.add_argument("--seq-len", type=int, default=BLOCK_TOKENS, help="may change when resuming")
     parser.add_argument("--blocks-per-step", type=int, default=12, help="blocks of 1024 tokens a step")
     parser.add_argument("--micro-batch-tokens", type=int, default=2048)
     parser.add_argument("--matrix-lr", type=float, default=OptimConfig.matrix_lr)
     parser.add_argument("--vector-lr", type=float, default=OptimConfig.vector_lr)
     parser.add_argument("--decay-fraction", type=float, default=Schedule.decay_fraction)
     parser.add_argument("--workers", type=int, default=2, help="one-thread workers that share the rows of a step")
+    parser.add_argument("--valid-windows", type=int, default=48, help="sequences that validation figures are taken on")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
     parser.add_argument("--compile", action="store_true", help="fuse with torch.compile (needs a C++ compiler)")
@@ -64,69 +70,85 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prepare, train or resume, export; returns the exit status (130 when interrupted)."""
     args = parse_arguments(arguments)
-    torch.set_num_threads(1)
-    torch.manual_seed(args.seed)
+    if args.export_only:
+        if args.export is None:
+            raise ValueError("[nano] --export-only needs --export, got none")
+        _export(args.work_dir, args.export)
+        return 0
     prepared = prepare_corpus(
         args.corpus,
         args.work_dir,
         PrepareConfig(
-            vocab_size=SIZE.vocab_size,
+            vocab_size=VOCAB_SIZE,
             keep_by_lang=KEEP_BY_LANG,
             default_keep=DEFAULT_KEEP,
             tokenizer_text_bytes=TOKENIZER_TEXT_BYTES,
             seed=args.seed,
         ),
     )
-    tokenizer = load_tokenizer(prepared.tokenizer_path)
-    model = TinyLlama(SIZE)
-    bf16 = args.precision == "bf16"
-    optimizer = MuonAdamW(model, OptimConfig(matrix_lr=args.matrix_lr, vector_lr=args.vector_lr, low_precision=bf16))
-    if args.export_only:
-        if args.export is None:
-            raise ValueError("[nano] --export-only needs --export, got none")
-        load_checkpoint(args.work_dir / LATEST, model, optimizer)
-        export_hugging_face(model, tokenizer, args.export)
-        return 0
-    config = LoopConfig(
-        budget=Budget(steps=args.steps, seconds=None if args.time_budget_min is None else 60.0 * args.time_budget_min),
-        schedule=Schedule(decay_fraction=args.decay_fraction),
-        seq_len=args.seq_len,
-        micro_batch_rows=max(1, args.micro_batch_tokens // args.seq_len),
-        n_workers=args.workers,
-        bf16=bf16,
-        compile_loss=args.compile,
-        pause_file=args.pause_file,
-    )
-    position = resume(args.work_dir, model, optimizer, config)
-    order = BlockOrder(
-        open_packed(prepared.tokens_path),
-        block_tokens=SIZE.max_positions,
-        blocks_per_step=args.blocks_per_step,
+    config = _config(args, prepared)
+    store = RunDirectory(args.work_dir, keep=config.loop.keep_checkpoints)
+    with store.held(resume=True), Reporter() as reporter:
+        report = run(config, _data(args, config, prepared), World(), reporter)
+    if report.stopped:
+        return EXIT_INTERRUPTED
+    if args.export is not None:
+        _export(args.work_dir, args.export)
+    return 0
+
+
+def _config(args: argparse.Namespace, prepared: Prepared) -> TrainConfig:
+    return TrainConfig(
+        out=args.work_dir,
         seed=args.seed,
+        model=MODEL_SECTION,
+        data=DataSection(
+            train=args.corpus,
+            valid=[args.valid],
+            tokenizer=str(prepared.tokenizer_path),
+            seq_len=args.seq_len,
+            block_tokens=BLOCK_TOKENS,
+        ),
+        optim=OptimSection(
+            kind="muon", lr=args.vector_lr, matrix_lr=args.matrix_lr, eps=OptimConfig.eps, weight_decay=0.05
+        ),
+        schedule=ScheduleSection(kind="stable", decay_fraction=args.decay_fraction),
+        loop=LoopSection(
+            steps=args.steps,
+            seconds=None if args.time_budget_min is None else 60.0 * args.time_budget_min,
+            batch_tokens=args.blocks_per_step * BLOCK_TOKENS,
+            micro_batch_tokens=max(args.seq_len, args.micro_batch_tokens // args.seq_len * args.seq_len),
+            precision=args.precision,
+            device="cpu",
+            threads=args.workers,
+            workers=args.workers,
+            compile=args.compile,
+            eval_windows=args.valid_windows,
+            checkpoint_every_s=120.0,
+            pause_file=args.pause_file,
+        ),
     )
+
+
+def _data(args: argparse.Namespace, config: TrainConfig, prepared: Prepared) -> TrainData:
+    """The corpus of `prepare.py`, which chooses documents by language, in place of all text of some files."""
     valid_path = args.work_dir / "valid.u16"
     if not valid_path.exists():
         documents: list[Document] = list(read_corpus([args.valid]))
-        pack_documents(documents, tokenizer, path=valid_path)
-    windows = spread_windows(open_packed(valid_path), n_windows=N_VALID_WINDOWS, length=args.seq_len)
-    byte_lengths = token_byte_lengths(tokenizer)
-    trainer = Trainer(
-        model,
-        optimizer,
-        order,
-        config,
-        work_dir=args.work_dir,
-        validate=lambda: window_bits_per_byte(model, windows, byte_lengths),
-    )
-    with StopSignal() as stop, Reporter(args.work_dir / "metrics.jsonl", last_step=position.step) as reporter:
-        reporter.note(f"corpus {prepared.n_tokens} tokens, one epoch {order.steps_per_epoch} steps, at {position}")
-        position = trainer.run(position, reporter, stop)
-        reporter.note(f"stopped at {position}")
-    if stop.requested:
-        return EXIT_INTERRUPTED
-    if args.export is not None:
-        export_hugging_face(model, tokenizer, args.export)
-    return 0
+        pack_documents(documents, load_tokenizer(prepared.tokenizer_path), path=valid_path)
+    windows = spread_windows(open_packed(valid_path), n_windows=config.loop.eval_windows, length=args.seq_len)
+    codec = open_codec(str(prepared.tokenizer_path), END_OF_TEXT)
+    fingerprint = f"{prepared.n_documents} documents, {prepared.n_tokens} tokens, {prepared.text_bytes} bytes"
+    return TrainData(codec, open_packed(prepared.tokens_path), fingerprint, windows)
+
+
+def _export(work_dir: Path, target: Path) -> None:
+    source = work_dir / LAST / MODEL
+    if not source.is_dir():
+        raise ModelConfigError(
+            f"[nano] {work_dir} has no checkpoint to export; train with --steps or --time-budget-min"
+        )
+    shutil.copytree(source, target, dirs_exist_ok=True)
 
 
 if __name__ == "__main__":

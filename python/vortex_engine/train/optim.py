@@ -1,6 +1,5 @@
 """Muon for the weight matrices and AdamW for the rest, with all state in plain tensors."""
 
-from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -33,30 +32,36 @@ class MuonAdamW:
 
     Args:
         model: its parameters must have float32 gradients when `step` is called.
+        pool: updates parameters side by side.
 
     Source: Muon as in github.com/KellerJordan/Muon; AdamW arXiv 1711.05101, algorithm 2.
     """
 
-    def __init__(self, model: nn.Module, config: OptimConfig) -> None:
+    def __init__(self, model: nn.Module, config: OptimConfig, pool: Executor | None = None) -> None:
         self._config = config
+        self._pool = pool
         self._matrices = {n: p for n, p in model.named_parameters() if n.endswith("_proj.weight")}
         self._others = {n: p for n, p in model.named_parameters() if n not in self._matrices}
         self._momentum = {n: torch.zeros_like(p) for n, p in self._matrices.items()}
         self._mean = {n: torch.zeros_like(p) for n, p in self._others.items()}
         self._square = {n: torch.zeros_like(p) for n, p in self._others.items()}
 
-    def step(self, step: int, *, lr_scale: float, pool: Executor) -> None:
-        """Update the parameters from their gradients, one task of `pool` for each.
+    def step(self, step: int, *, lr_scale: float) -> None:
+        """Update the parameters from their gradients.
 
         Args:
             step: counts from 0.
             lr_scale: multiplies both rates.
         """
-        matrices = pool.map(partial(self._update_matrix, lr_scale=lr_scale), self._matrices)
-        others = pool.map(partial(self._update_other, step=step, lr_scale=lr_scale), self._others)
-        # Reading the results waits for the tasks and raises what they raised.
-        deque(matrices, maxlen=0)
-        deque(others, maxlen=0)
+        updates = [partial(self._update_matrix, name, lr_scale) for name in self._matrices]
+        updates += [partial(self._update_other, name, step, lr_scale) for name in self._others]
+        if self._pool is None:
+            for update in updates:
+                update()
+            return
+        # Asking for the results waits for the tasks and raises what they raised.
+        for future in [self._pool.submit(update) for update in updates]:
+            future.result()
 
     @torch.no_grad()
     def _update_matrix(self, name: str, lr_scale: float) -> None:

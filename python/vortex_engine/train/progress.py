@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -15,18 +16,25 @@ Record = Mapping[str, float | int | str]
 
 
 class Reporter:
-    """Progress bar on a terminal, plain lines elsewhere, and every record appended to a JSON-lines file."""
+    """Progress bar on a terminal, plain lines elsewhere, and every record appended to a JSON-lines file.
 
-    def __init__(self, metrics_path: Path, *, last_step: int) -> None:
-        """Open `metrics_path`, dropping records after `last_step` that a resumed run is about to make again."""
-        kept = [record for record in read_records(metrics_path) if int(record["step"]) <= last_step]
-        write_text_atomically(metrics_path, "".join(json.dumps(dict(record)) + "\n" for record in kept))
-        self._file = metrics_path.open("a", encoding="utf-8")
-        self._console = Console(file=sys.stderr)
+    Args:
+        shown: False keeps stderr empty, as in processes that only help.
+    """
+
+    def __init__(self, *, shown: bool = True) -> None:
+        self._file: IO[str] | None = None
+        self._console = Console(file=sys.stderr, quiet=not shown)
         self._progress = Progress(
             TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=self._console, transient=True
         )
         self._task = self._progress.add_task("start", total=1.0)
+
+    def keep(self, metrics_path: Path, *, last_step: int) -> None:
+        """Append records to `metrics_path` from here on, dropping those that a resumed run is about to make again."""
+        kept = [record for record in read_records(metrics_path) if int(record["step"]) <= last_step]
+        write_text_atomically(metrics_path, "".join(json.dumps(dict(record)) + "\n" for record in kept))
+        self._file = metrics_path.open("a", encoding="utf-8")
 
     def __enter__(self) -> "Reporter":
         if self._console.is_terminal:
@@ -36,13 +44,16 @@ class Reporter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
-        self._file.close()
+        if self._console.is_terminal:
+            self._progress.stop()
+        if self._file is not None:
+            self._file.close()
 
     def record(self, record: Record, *, completed: float) -> None:
         """Store `record` and show it; `completed` is the spent part of the budget (0 to 1)."""
-        self._file.write(json.dumps(dict(record)) + "\n")
-        self._file.flush()
+        if self._file is not None:
+            self._file.write(json.dumps(dict(record)) + "\n")
+            self._file.flush()
         text = " ".join(
             f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in record.items()
         )

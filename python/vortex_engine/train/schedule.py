@@ -1,6 +1,28 @@
-"""Warm-up, stable, decay: a learning rate that needs no end in sight until the decay begins."""
+"""Learning rates over a run, as parts of their peaks."""
 
+import math
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class CosineSchedule:
+    """Linear warm-up over steps, then half a cosine from 1 down to `min_scale` at the end of the budget.
+
+    Source: arXiv 1608.03983, equation 5, without restarts.
+    """
+
+    warmup_steps: int = 100
+    min_scale: float = 0.1
+
+    def decaying(self, progress: float) -> bool:
+        """Never: no part of the curve is worth coming back to, since all of it depends on the budget."""
+        return False
+
+    def lr_scale(self, step: int, *, progress: float) -> float:
+        """Factor of the peak rates for `step` (from 0) at `progress`, the spent part of the budget (0 to 1)."""
+        warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
+        cosine = 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+        return min(warm, self.min_scale + (1.0 - self.min_scale) * cosine)
 
 
 @dataclass(frozen=True)
