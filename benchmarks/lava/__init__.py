@@ -1,0 +1,1 @@
+"""LAVA banks beside vector indices."""
