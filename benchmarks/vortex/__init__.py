@@ -1,0 +1,1 @@
+"""Evidence on the parts of a VORTEX model."""
