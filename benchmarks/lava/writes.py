@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,7 @@ from benchmarks.machine import print_table
 from vortex_engine import ops
 
 F32 = NDArray[np.float32]
+I64 = NDArray[np.int64]
 
 _TARGET = 10.0
 _BLOCK = 64
@@ -41,7 +44,7 @@ def measure(setting: Setting) -> Figure:
         bank.insert(rows, values[: len(rows)], positions[start : start + _BLOCK])
         times.append(time.perf_counter() - begin)
     n_probe = fewest_lists(bank, queries, wanted)
-    entries = [
+    entries: list[dict[str, Any]] = [
         {
             "engine": "vortex",
             "writes_per_s": n_more / sum(times),
@@ -49,8 +52,10 @@ def measure(setting: Setting) -> Figure:
             "recall": recall(bank.search(queries, n_probe, 10)[0], wanted),
         }
     ]
-    peers = {"hnswlib": lambda: _graph(keys, more, queries, setting.threads)}
-    peers["faiss IndexIVFFlat"] = lambda: _inverted(keys, more, n_lists)
+    peers: dict[str, Callable[[], tuple[float, float, I64 | None]]] = {
+        "hnswlib": lambda: _graph(keys, more, queries, setting.threads),
+        "faiss IndexIVFFlat": lambda: _inverted(keys, more, n_lists),
+    }
     for name, run in peers.items():
         try:
             seconds, longest, found = run()
@@ -79,7 +84,7 @@ def measure(setting: Setting) -> Figure:
     return figure
 
 
-def _graph(keys: F32, more: F32, queries: F32, threads: int) -> tuple[float, float, NDArray[np.int64]]:
+def _graph(keys: F32, more: F32, queries: F32, threads: int) -> tuple[float, float, I64]:
     index = hnsw(keys.shape[1], len(keys) + len(more))
     index.set_num_threads(threads)
     index.add_items(keys, np.arange(len(keys)))

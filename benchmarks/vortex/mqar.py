@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.c3.report import Figure, MissingPeerError
 from benchmarks.c3.setting import Setting
@@ -86,7 +87,7 @@ def _trained(name: str, rate: float, seed: int, steps: int, threads: int) -> dic
         scale = min(1.0, (step + 1) / max(1, steps // 10)) * 0.5 * (1 + math.cos(math.pi * step / steps))
         for group in optimizer.param_groups:
             group["lr"] = rate * scale
-        ids, labels = map(torch.from_numpy, recall_task(rng, _BATCH, _LENGTH, _PAIRS[step % len(_PAIRS)], _VOCAB))
+        ids, labels = _tensors(recall_task(rng, _BATCH, _LENGTH, _PAIRS[step % len(_PAIRS)], _VOCAB))
         asked = labels != NO_LABEL
         logits = torch.nn.functional.linear(model.hidden(ids)[asked], model.output)
         loss = torch.nn.functional.cross_entropy(logits, labels[asked])
@@ -101,8 +102,14 @@ def _trained(name: str, rate: float, seed: int, steps: int, threads: int) -> dic
     found["parameters"] = sum(parameter.numel() for parameter in model.parameters())
     with torch.no_grad():
         for test, (length, pairs) in _TESTS.items():
-            ids, labels = map(torch.from_numpy, recall_task(tests, 32, length, pairs, _VOCAB))
+            ids, labels = _tensors(recall_task(tests, 32, length, pairs, _VOCAB))
             asked = labels != NO_LABEL
             logits = torch.nn.functional.linear(model.hidden(ids)[asked], model.output)
             found[test] = float((logits.argmax(-1) == labels[asked]).float().mean())
     return found
+
+
+def _tensors(arrays: tuple[NDArray[np.int64], NDArray[np.int64]]) -> tuple[Any, Any]:
+    import torch
+
+    return torch.from_numpy(arrays[0]), torch.from_numpy(arrays[1])
