@@ -24,7 +24,7 @@ STEPS = st.tuples(
 
 
 def fresh(contents: str) -> LavaBank:
-    return LavaBank(CTX, DIM, VALUE_DIM, capacity=260, nlist=6, contents=contents, half_life=50.0)
+    return LavaBank(CTX, DIM, VALUE_DIM, capacity=150, nlist=6, contents=contents, half_life=50.0)
 
 
 def step(bank: LavaBank, kind: str, seed: int) -> None:
