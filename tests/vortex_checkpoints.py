@@ -50,7 +50,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "cycles": {"lava_read_every": 3, "lava_write_every": 5, "lava_contents": "int8", "mtp_k": 0},
     "surprise": {"lava_write_every": 16, "lava_write_on_surprise": 6.0, "tie_word_embeddings": True},
-    "gated": {"depth_gating": {"min_layers": 1, "max_layers": 2, "entropy": 4.7, "hysteresis": 0.2}, "mtp_k": 0},
+    "gated": {
+        "lava_contents": "2bit",
+        "depth_gating": {"min_layers": 1, "max_layers": 2, "entropy": 4.7, "hysteresis": 0.2},
+        "mtp_k": 0,
+    },
 }
 
 

@@ -96,7 +96,7 @@ PARITY: dict[str, dict[str, Any]] = {
     "one-kind-each": {"num_hidden_layers": 5, "layer_parts": [["conv"], ["attention"], ["ssm"], ["lava"], ["mlp"]]},
     "cycles": {"lava_read_every": 3, "lava_write_every": 5, "tie_word_embeddings": True},
     "surprise": {"lava_write_every": 0, "lava_write_on_surprise": 6.0},
-    "gated": VARIANTS["gated"],
+    "gated": VARIANTS["gated"] | {"lava_contents": "fp16"},
 }
 
 
@@ -227,7 +227,7 @@ def test_banks_hold_the_windows_before_the_last(packed: dict[str, Path], ids: li
         ({"lava_cluster_top": 5}, "lava_cluster_top = 5 must be at most lava_clusters = 4"),
         ({"lava_top_k": 0}, "lava_top_k = 0"),
         ({"lava_capacity": 10}, "lava_capacity = 10"),
-        ({"lava_contents": "fp8"}, "lava_contents = 'fp8' is not supported; supported are fp16, int8"),
+        ({"lava_contents": "fp8"}, "lava_contents = 'fp8' is not supported; supported are fp16, int8, 2bit"),
         ({"lava_tail": 1}, "lava_tail = 1 must be true or false"),
         ({"lava_half_life": 0}, "lava_half_life = 0 must lie between"),
         ({"lava_read_every": 0}, "lava_read_every = 0"),

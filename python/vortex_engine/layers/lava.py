@@ -87,8 +87,8 @@ class LavaLayer:
         shape = self._shape
         first, keys, values = memory.recent(window, int(positions[-1]) + 1)
         # The rows given begin with the first that is seen, whatever is kept before it: that shows in no bit.
-        ends = np.repeat(positions + 1 - first, shape.n_heads)
-        seen = np.stack((np.zeros_like(ends), ends), axis=1)
+        seen = np.zeros((len(q), 2), np.int64)
+        seen[:, 1] = np.repeat(positions + 1 - first, shape.n_heads)
         scales = np.tile(self._scales, len(positions))
         out = ops.lava_read(self._ctx, memory.bank, q, scales, shape.n_probe, shape.k, shape.tail, keys, values, seen)
         return out.reshape(len(positions), -1)

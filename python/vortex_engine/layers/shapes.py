@@ -23,7 +23,7 @@ class LavaShape:
 
     Attributes:
         n_lists, n_probe: lists of the bank at most, and those a read goes through; k: slots it reads of them.
-        capacity: slots; contents: how they are stored, "fp16" or "int8".
+        capacity: slots; contents: how they are stored, "fp16", "int8" or "2bit".
         tail: whether a read estimates the slots it leaves out from their lists' means.
         half_life: positions by which a slot may be older for each nat of its importance.
         read_every, write_every: positions that are multiples of it read, or are written; 0 writes none for its place.

@@ -18,7 +18,7 @@ __all__ = ["ARCHITECTURE", "PARTS", "DepthGating", "VortexConfig", "config_json"
 ARCHITECTURE = "VortexForCausalLM"
 # In the order in which a layer computes them; conv and attention are one mixer.
 PARTS = ("conv", "attention", "ssm", "lava", "mlp")
-CONTENTS = ("fp16", "int8")  # and below: what a LavaBank takes
+CONTENTS = ("fp16", "int8", "2bit")  # and below: what a LavaBank takes
 _MAX_DIM = 2**31 - 1
 _MAX_LAYERS = 4096
 _MAX_SLOTS = 2**30
