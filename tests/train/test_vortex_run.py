@@ -18,6 +18,7 @@ import vortex_engine as vx
 from vortex_engine.errors import ModelConfigError
 from vortex_engine.train.config import TrainConfig
 from vortex_engine.train.launch import train
+from vortex_engine.train.objective import Objective
 from vortex_engine.train.registry import build_trainable
 from vortex_engine.train.vortex_export import load_vortex
 
@@ -50,6 +51,14 @@ def test_a_vortex_trains_resumes_and_packs(tmp_path: Path) -> None:
         expected = load_vortex(folder / "whole" / "best" / "model")(torch.tensor([ids]))[0].numpy()
     # Memories hold fp16.
     assert np.abs(found - expected).max() / np.sqrt((expected**2).mean()) < 5e-3
+
+
+def test_shards_can_free_what_they_gathered_for_a_pass() -> None:
+    torch.manual_seed(1)
+    objective = Objective(build_trainable(SECTION, 260).module)
+    objective(torch.randint(0, 260, (1, 20))).sum().backward()
+    stuck = [name for name, weight in objective.named_parameters() if not weight.untyped_storage().resizable()]
+    assert not stuck
 
 
 @pytest.mark.parametrize(
