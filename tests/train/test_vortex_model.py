@@ -12,6 +12,7 @@ from tests.vortex_checkpoints import CONFIG, VARIANTS
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'vortex-engine[test]'")
 
 from vortex_engine.models.vortex_config import VortexConfig, config_json, parse_config  # noqa: E402
+from vortex_engine.train.objective import Objective  # noqa: E402
 from vortex_engine.train.vortex_export import load_vortex, save_vortex  # noqa: E402
 from vortex_engine.train.vortex_model import TrainableVortex  # noqa: E402
 
@@ -42,7 +43,7 @@ def test_every_parameter_learns(variant: str) -> None:
     config = parse_config(CONFIG | VARIANTS[variant])
     model = random_model(config).train()
     ids = torch.randint(0, config.vocab_size, (2, 3 * WINDOW + 10))
-    model.loss(ids[:, :-1], ids[:, 1:]).backward()
+    Objective(model)(ids).sum().backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 

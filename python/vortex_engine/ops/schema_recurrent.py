@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -269,7 +270,8 @@ def _no_second_derivative(saved: Any, *grads: Any) -> Any:
 
 
 def _view(value: Maybe) -> Any:
-    return None if value is None else value.detach().to(torch.float32).numpy()
+    # By DLPack: `numpy()` marks the storage as never to be resized, which is how FSDP frees gathered parameters.
+    return None if value is None else np.from_dlpack(value.detach().to(torch.float32))
 
 
 def _indices(value: Maybe) -> Any:

@@ -11,9 +11,11 @@ from torch import nn
 
 from vortex_engine.errors import ModelConfigError
 from vortex_engine.models.config import MAX_MTP_K
+from vortex_engine.models.vortex_config import config_json, parse_config
 from vortex_engine.train.config import Section, check_section, suggestion
 from vortex_engine.train.export import hugging_face_config
 from vortex_engine.train.model import LlamaSize, TinyLlama
+from vortex_engine.train.vortex_model import TrainableVortex
 
 __all__ = ["BUILDERS", "TrainableModel", "build_trainable"]
 
@@ -81,9 +83,24 @@ def _build_llama(section: Mapping[str, Any], vocab_size: int) -> TrainableModel:
     return TrainableModel(module, hugging_face_config(size), tuple(module.model.layers), size.max_positions)
 
 
+def _build_vortex(section: Mapping[str, Any], vocab_size: int) -> TrainableModel:
+    config = parse_config({"vocab_size": vocab_size, **section})
+    checked_vocab(config.vocab_size, vocab_size)
+    document = config_json(config)
+    unknown = sorted(section.keys() - document.keys())
+    if unknown:
+        raise ModelConfigError(
+            f"[train] model.{unknown[0]} is no setting of a vortex with these parts; "
+            + suggestion(unknown[0], sorted(document))
+        )
+    module = TrainableVortex(config)
+    return TrainableModel(module, document, tuple(module.model.layers), config.max_position_embeddings)
+
+
 # A new kind of model is a builder and one line here.
 BUILDERS: dict[str, Callable[[Mapping[str, Any], int], TrainableModel]] = {
     "llama": _build_llama,
+    "vortex": _build_vortex,
 }
 
 

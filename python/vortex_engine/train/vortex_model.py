@@ -15,9 +15,6 @@ from vortex_engine.train.model import RMSNorm
 
 __all__ = ["TrainableVortex"]
 
-_MTP_WEIGHT = 0.2  # of all heads' losses, beside that of the next token (Medusa-2: arXiv 2401.10774, section 2.2.2)
-_MTP_DECAY = 0.8  # a head's loss counts so much less than that of the head before it
-
 
 class _Mlp(nn.Module):
     """down(silu(gate(x)) * up(x)); source: arXiv 2002.05202, equation 6."""
@@ -56,6 +53,10 @@ class _Layer(nn.Module):
             self.mlp_norm = RMSNorm(hidden, eps)
             self.mlp = _Mlp(hidden, config.intermediate_size)
 
+    def forward(self, h: Tensor, written: Tensor | None) -> Tensor:
+        """The layer where nothing gates its depth."""
+        return self.feed(self.mix(h, written))
+
     def mix(self, h: Tensor, written: Tensor | None) -> Tensor:
         """All parts that see other positions."""
         if self.local is not None:
@@ -85,7 +86,7 @@ class _Trunk(nn.Module):
 
 
 class TrainableVortex(nn.Module):
-    """VORTEX for training on whole sequences; `loss` and `hidden` are those of `train/model.py`.
+    """VORTEX for training on whole sequences, as `train/objective.py` asks of a model.
 
     Every part begins as zero on the residual stream, so depth costs no stability at the first steps.
 
@@ -122,10 +123,13 @@ class TrainableVortex(nn.Module):
         h = self.model.embed_tokens(ids)
         for index, layer in enumerate(self.model.layers):
             assert isinstance(layer, _Layer)
-            if gating is not None and index == gating.min_layers:
+            if gating is None:
+                h = layer(h, written)
+                continue
+            if index == gating.min_layers:
                 deep = self._deep(h)
             h = layer.mix(h, written)
-            if gating is None or index < gating.min_layers:
+            if index < gating.min_layers:
                 h = layer.feed(h)
             elif index < gating.max_layers:
                 h = layer.feed(h, deep)
@@ -134,16 +138,6 @@ class TrainableVortex(nn.Module):
     def forward(self, ids: Tensor, written: Tensor | None = None) -> Tensor:
         """Logits [B, L, vocab] of token ids [B, L] int64."""
         return F.linear(self.hidden(ids, written), self.output)
-
-    def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy in nats of `targets` [B, L] int64, and of multi-token heads a share of theirs."""
-        h = self.hidden(ids)
-        total = F.cross_entropy(F.linear(h, self.output).flatten(0, 1).float(), targets.flatten())
-        for i, head in enumerate(self.mtp):
-            state = h[:, : -i - 1] + F.silu(head(h[:, : -i - 1]))
-            logits = F.linear(state, self.output).flatten(0, 1).float()
-            total = total + _MTP_WEIGHT * _MTP_DECAY**i * F.cross_entropy(logits, targets[:, i + 1 :].flatten())
-        return total
 
     def written(self, ids: Tensor) -> Tensor | None:
         """Which positions of ids [B, L] the memories take, [B, L] bool; None for all.
