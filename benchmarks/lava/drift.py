@@ -55,14 +55,9 @@ def measure(setting: Setting) -> Figure:
             entries.append({"nprobe": n_probe, "slots": float(probed[:, :n_probe].sum(1).mean()), "vortex": found})
         figure.entries += entries
         return figure
-    ours, theirs, others = (
-        np.cumsum(slots, axis=1).mean(0)
-        for slots in (
-            _probed(centroids, lengths, queries),
-            _faiss_probed(retrained, queries),
-            _faiss_probed(as_trained, queries),
-        )
-    )
+    ours = _slots_looked_at(_probed(centroids, lengths, queries))
+    theirs = _slots_looked_at(_faiss_probed(retrained, queries))
+    others = _slots_looked_at(_faiss_probed(as_trained, queries))
     for n_probe in (1, 2, 4, 8, 16):
         budget = theirs[n_probe - 1]
         # The most lists of the others whose slots are no more than these.
@@ -104,6 +99,11 @@ def _probed(centroids: F32, lengths: I64, queries: F32) -> I64:
     """[Q, lists]: slots of the lists of each query, the first to be looked at first."""
     order = np.argsort(-(queries @ centroids.T), axis=1)
     return lengths[order]
+
+
+def _slots_looked_at(probed: I64) -> NDArray[np.float64]:
+    """Mean slots of a query's first lists: [lists]."""
+    return np.cumsum(probed, axis=1).mean(0)
 
 
 def _faiss_probed(index: Any, queries: F32) -> I64:

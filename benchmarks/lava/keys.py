@@ -42,12 +42,12 @@ class KeyStream:
         amounts = self._rng.standard_normal((n, _RANK), np.float32) * np.float32(_SPREAD / _RANK**0.5)
         for r in range(_RANK):
             keys += amounts[:, r, None] * self._axes[first[:, r]]
-        return _unit(keys)
+        return _unit(np.asarray(keys, np.float32))
 
     def near(self, keys: F32) -> F32:
         """Queries, each near to one of the keys."""
         noise = self._rng.standard_normal(keys.shape, np.float32) * np.float32(_QUERY_NOISE / self.dim**0.5)
-        return _unit(keys + noise)
+        return _unit(np.asarray(keys + noise, np.float32))
 
 
 def nearest(keys: F32, queries: F32, k: int) -> I64:

@@ -39,7 +39,9 @@ def measure(setting: Setting) -> Figure:
         contexts = {threads: ops.make_context(threads) for threads in sorted({1, setting.threads})}
         bank = filled(contexts[setting.threads], keys, n_lists, contents)
         n_probe = fewest_lists(bank, queries, wanted)
-        entries = [{"engine": "vortex", "contents": contents, "threads": threads} for threads in contexts]
+        entries: list[dict[str, Any]] = [
+            {"engine": "vortex", "contents": contents, "threads": threads} for threads in contexts
+        ]
         searches = [_ours(bank, ctx, n_probe, k) for ctx in contexts.values()]
         try:
             index = _faiss_of(bank, keys)
