@@ -61,7 +61,7 @@ def measure(setting: Setting) -> Figure:
     for n_probe in (1, 2, 4, 8, 16):
         budget = theirs[n_probe - 1]
         # The most lists of the others whose slots are no more than these.
-        fewer, other = (max(1, int(np.searchsorted(slots, budget, side="right"))) for slots in (ours, others))
+        fewer, other = _lists_within(ours, budget), _lists_within(others, budget)
         entry: dict[str, float] = {
             "nprobe": n_probe,
             "slots": float(budget),
@@ -104,6 +104,10 @@ def _probed(centroids: F32, lengths: I64, queries: F32) -> I64:
 def _slots_looked_at(probed: I64) -> NDArray[np.float64]:
     """Mean slots of a query's first lists: [lists]."""
     return np.cumsum(probed, axis=1).mean(0)
+
+
+def _lists_within(slots: NDArray[np.float64], budget: float) -> int:
+    return max(1, int((slots <= budget).sum()))
 
 
 def _faiss_probed(index: Any, queries: F32) -> I64:
