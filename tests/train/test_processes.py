@@ -27,7 +27,7 @@ from vortex_engine.train.progress import Reporter, read_records
 WORKER = """
 import json, sys
 from pathlib import Path
-from tests.train.tiny_runs import cut_after, tiny_config
+from tiny_runs import cut_after, tiny_config
 from vortex_engine.train.launch import train
 from vortex_engine.train.parallel import joined_world
 folder = Path(sys.argv[1])
@@ -48,9 +48,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs `one` (one process), `ddp` and `fsdp` (two), and the latter two cut and resumed; read-only."""
     folder = write_text(tmp_path_factory.mktemp("runs"))
     (folder / "worker.py").write_text(WORKER)
-    repository = str(Path(__file__).resolve().parents[2])
+    here = str(Path(__file__).resolve().parent)
     # Loopback alone: no name of this machine must resolve, and the port is one that is free.
-    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "PYTHONPATH": repository}
+    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "PYTHONPATH": here}
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d"]
     command += ["--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1", str(folder / "worker.py"), str(folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, check=False)
