@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 from tests.vortex_checkpoints import CONFIG, VARIANTS
 
-torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'vortex-engine[test]'")
+pytest.importorskip("torch", reason="torch is not installed: pip install 'vortex-engine[test]'")
 
-from vortex_engine.models.vortex_config import VortexConfig, config_json, parse_config  # noqa: E402
-from vortex_engine.train.objective import Objective  # noqa: E402
-from vortex_engine.train.vortex_export import load_vortex, save_vortex  # noqa: E402
-from vortex_engine.train.vortex_model import TrainableVortex  # noqa: E402
+import torch
+
+from vortex_engine.models.vortex_config import VortexConfig, config_json, parse_config
+from vortex_engine.train.objective import Objective
+from vortex_engine.train.vortex_export import load_vortex, save_vortex
+from vortex_engine.train.vortex_model import TrainableVortex
 
 WINDOW = 64
 

@@ -62,7 +62,8 @@ def read_bank(path: Path) -> tuple[dict[str, Any], Arrays]:
     try:
         with cast("Any", safe_open)(os.fspath(path), framework="np") as file:  # it has no types
             metadata: dict[str, str] = file.metadata() or {}
-            arrays: Arrays = {name: np.ascontiguousarray(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+            names = file.keys()  # safe_open is no mapping
+            arrays: Arrays = {name: np.ascontiguousarray(file.get_tensor(name)) for name in names}
     except OSError as error:
         raise MachineError(f"[lava_bank] cannot read {path}: {error}") from error
     except (SafetensorError, TypeError, ValueError) as error:

@@ -45,7 +45,7 @@ def bad_loss(objective: Objective, batches: Sequence[torch.Tensor], forward: nn.
 
         return hook
 
-    named: dict[str, nn.Module] = dict(objective.model.named_modules())  # pyright: ignore[reportUnknownArgumentType]
+    named: dict[str, nn.Module] = dict(objective.model.named_modules())  # pyright: ignore[reportUnknownArgumentType] - torch leaves its memo untyped
     hooks = [module.register_forward_hook(watch(name or "the model")) for name, module in named.items()]
     try:
         for rows in batches:
