@@ -13,6 +13,7 @@ from benchmarks.figures import figures_parser, run_figures
 FIGURES = {
     "search": "one query over 2^20 slots beside faiss IndexIVFFlat with the same centroids and lists",
     "drift": "a drifting stream that grows tenfold, beside faiss retrained and faiss as it was trained",
+    "contents": "error of attention with keys of 2 bits a dimension, beside faiss RaBitQ and TurboQuant",
     "writes": "sustained writes beside hnswlib",
 }
 

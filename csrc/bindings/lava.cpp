@@ -148,6 +148,10 @@ void each_array(State& s, F&& fn) {
   fn("value_sums", s.value_sums);
   fn("key_radii", s.key_radii);
   fn("value_radii", s.value_radii);
+  fn("split_gains", s.split_gains);
+  fn("merge_costs", s.merge_costs);
+  fn("merge_with", s.merge_with);
+  fn("n_stirred", s.n_stirred);
   fn("jobs", s.jobs);
   fn("history", s.history);
   fn("key_basis", s.key_basis);
@@ -199,7 +203,7 @@ py::dict py_export(const LavaBank& bank) {
   py::array_t<float> centroids({static_cast<py::ssize_t>(c.n_lists), d});
   py::list is_alive;
   for (int32_t i = 0; i < c.n_lists; ++i) {
-    bank.keys().expand(store.ops, store.list(i).centroid, centroids.mutable_data() + i * dim);
+    bank.keys().expand(store.ops, store.direction(i), centroids.mutable_data() + i * dim);
     is_alive.append(store.list(i).head.is_alive != 0);
   }
   py::dict arrays;

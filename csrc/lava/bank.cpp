@@ -135,7 +135,7 @@ void LavaBank::insert_batch(Pool& pool, const BankRows& rows, int64_t first, int
   std::vector<float> best(static_cast<size_t>(n_blocks * n), -std::numeric_limits<float>::infinity());
   std::vector<int32_t> nearest(best.size(), -1);
   const auto assign = [&](int64_t block, int) {
-    store_.ops.assign(store_.centroids().block(block), store_.bias() + block * kLavaLanes, keys.data(), n, o.dim,
+    store_.ops.assign(store_.directions().block(block), store_.bias() + block * kLavaLanes, keys.data(), n, o.dim,
                       static_cast<int32_t>(block * kLavaLanes), best.data() + block * n, nearest.data() + block * n);
   };
   if (n_blocks < 2 * kBlocksPerShare)

@@ -27,13 +27,19 @@ float encode_int8(const float* x, int64_t dim, uint16_t* units) {
   float largest = 0.0f;
   for (int64_t j = 0; j < dim; ++j) largest = std::max(largest, std::fabs(x[j]));
   const float scale = largest / 127.0f;
-  const auto byte = [&](int64_t j) -> uint16_t {
-    if (j >= dim || scale == 0.0f) return 0;
-    const float level = std::clamp(std::nearbyint(x[j] / scale), -127.0f, 127.0f);
-    return static_cast<uint8_t>(static_cast<int8_t>(level));
+  if (scale == 0.0f) {
+    std::fill_n(units, units_of(Contents::int8, dim), uint16_t{0});
+    return scale;
+  }
+  // To nearest, ties to even, without a call: a sum of this size has no bits below 1.
+  constexpr float kToInteger = 12582912.0f;
+  const auto byte = [&](int64_t j) {
+    const float level = (x[j] / scale + kToInteger) - kToInteger;
+    return static_cast<uint16_t>(static_cast<int>(level < -127.0f ? -127.0f : (level > 127.0f ? 127.0f : level)) &
+                                 0xff);
   };
-  for (int64_t u = 0; u < units_of(Contents::int8, dim); ++u)
-    units[u] = static_cast<uint16_t>(byte(2 * u) | byte(2 * u + 1) << 8);
+  for (int64_t u = 0; u < dim / 2; ++u) units[u] = static_cast<uint16_t>(byte(2 * u) | byte(2 * u + 1) << 8);
+  if (dim % 2 != 0) units[dim / 2] = byte(dim - 1);
   return scale;
 }
 

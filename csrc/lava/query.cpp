@@ -22,7 +22,9 @@ PreparedQuery::PreparedQuery(Contents kind, const float* x, int64_t dim) : value
   scale_ = largest / levels;
   const auto level = [&](int64_t j) -> int32_t {
     if (j >= dim || scale_ == 0.0f) return 0;
-    return static_cast<int32_t>(std::clamp(std::nearbyint(x[j] / scale_), -levels, levels));
+    // To nearest, ties to even, without a call: a sum of this size has no bits below 1.
+    constexpr float kToInteger = 12582912.0f;
+    return static_cast<int32_t>(std::clamp((x[j] / scale_ + kToInteger) - kToInteger, -levels, levels));
   };
   const bool is_2bit = kind == Contents::bit2;
   pairs_.resize(static_cast<size_t>(units_of(kind, dim) * (is_2bit ? 4 : 1)));
@@ -41,8 +43,9 @@ double PreparedQuery::rounding(Contents kind, int64_t dim) {
   return kind == Contents::fp16 ? 0.0 : 0.5 / static_cast<double>(most_levels(kind, dim));
 }
 
-void PreparedQuery::score(const Store& store, const KeyBlock& block, float* out) const {
-  const LavaQuery query{values_, pairs_.data(), scale_, offset_};
+void PreparedQuery::score(const Store& store, const KeyBlock& block, float* out, const KeyBlock* next) const {
+  LavaQuery query = this->query();
+  if (next != nullptr) query.ahead = next->units();
   const auto kernel = store.options.contents == Contents::fp16   ? store.ops.score_half
                       : store.options.contents == Contents::int8 ? store.ops.score_int8
                                                                  : store.ops.score_2bit;

@@ -31,6 +31,10 @@ void Store::restore(const BankState& s, const std::vector<std::vector<int32_t>>&
     }
     List& list = change_list(i);
     list.head.no_split_below = s.no_split_below[of];
+    list.head.split_gain = s.split_gains[of];
+    list.head.merge_cost = s.merge_costs[of];
+    list.head.merge_with = s.merge_with[of];
+    list.head.n_stirred = s.n_stirred[of];
     list.head.key_radius = s.key_radii[of];
     list.head.value_radius = s.value_radii[of];
     std::copy_n(s.key_anchors.begin() + i * d, d, list.key_anchor);
@@ -40,8 +44,8 @@ void Store::restore(const BankState& s, const std::vector<std::vector<int32_t>>&
     if (s.is_alive[of] == 0) drop_list(i);
   }
   Counters& c = change_counters();
-  for (size_t i = 0; i < s.jobs.size() / 3; ++i)
-    c.jobs[c.n_jobs++] = {s.jobs[3 * i], s.jobs[3 * i + 1], s.jobs[3 * i + 2]};
+  for (size_t i = 0; i < s.jobs.size() / 4; ++i)
+    c.jobs[c.n_jobs++] = {s.jobs[4 * i], s.jobs[4 * i + 1], s.jobs[4 * i + 2], s.jobs[4 * i + 3]};
   c.n_splits = s.history[0];
   c.n_merges = s.history[1];
   c.n_moves = s.history[2];

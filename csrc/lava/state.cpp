@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <mutex>
 #include <string>
 
@@ -73,6 +74,10 @@ void check(const BankOptions& o, const Store& store, const BankState& s) {
   check_length("keys", s.keys, n * store.key_units);
   check_length("values", s.values, n * store.value_units);
   check_length("no_split_below", s.no_split_below, lists);
+  check_length("split_gains", s.split_gains, lists);
+  check_length("merge_costs", s.merge_costs, lists);
+  check_length("merge_with", s.merge_with, lists);
+  check_length("n_stirred", s.n_stirred, lists);
   check_length("centroids", s.centroids, lists * o.dim);
   check_length("key_anchors", s.key_anchors, lists * o.dim);
   check_length("value_anchors", s.value_anchors, lists * o.value_dim);
@@ -94,16 +99,25 @@ void check(const BankOptions& o, const Store& store, const BankState& s) {
     check_finite(name, *values, -1e15, 1e15);
   for (const auto& [name, values] : {std::pair{"key_radii", &s.key_radii}, {"value_radii", &s.value_radii}})
     check_finite(name, *values, 0.0, 1e15);
+  check_finite("split_gains", s.split_gains, 0.0, 1e15);
+  check_finite("merge_costs", s.merge_costs, 0.0, std::numeric_limits<double>::infinity());
+  check_finite<int32_t>("n_stirred", s.n_stirred, 0, 1 << 30);
+  check_finite<int32_t>("merge_with", s.merge_with, -1, static_cast<int32_t>(lists) - 1);
+  for (int64_t i = 0; i < lists; ++i)
+    if (s.merge_with[at(i)] == i || (s.merge_with[at(i)] < 0 && std::isfinite(s.merge_costs[at(i)])))
+      fail("lists must be merged with others",
+           "list " + std::to_string(i) + " with " + std::to_string(s.merge_with[at(i)]));
   if (o.contents == Contents::fp16) {
     check_halfs("keys", s.keys);
     check_halfs("values", s.values);
   }
-  const auto n_jobs = static_cast<int64_t>(s.jobs.size() / 3);
-  check_length("jobs", s.jobs, 3 * std::min<int64_t>(n_jobs, Counters::kMaxJobs));
+  const auto n_jobs = static_cast<int64_t>(s.jobs.size() / 4);
+  check_length("jobs", s.jobs, 4 * std::min<int64_t>(n_jobs, Counters::kMaxJobs));
   for (int64_t i = 0; i < n_jobs; ++i) {
-    const int32_t *job = &s.jobs[at(3 * i)], last = static_cast<int32_t>(lists) - 1;
+    const int32_t *job = &s.jobs[at(4 * i)], last = static_cast<int32_t>(lists) - 1;
     const bool is_pair = job[1] >= 0 && job[1] <= last && job[2] >= 0 && job[2] <= last;
-    if (job[0] < 0 || job[0] > last || !(is_pair || (job[1] == -1 && job[2] == -1)))
+    if (job[0] < 0 || job[0] > last || job[3] < 0 ||
+        !(is_pair || (job[1] == job[2] && (job[1] == Job::kRadii || job[1] == Job::kRefine))))
       fail("jobs must name lists that exist", std::to_string(job[0]));
   }
 }
@@ -136,6 +150,10 @@ BankState bank_state(const LavaBank& bank) {
     const List& list = store.list(i);
     s.is_alive.push_back(list.head.is_alive);
     s.no_split_below.push_back(list.head.no_split_below);
+    s.split_gains.push_back(list.head.split_gain);
+    s.merge_costs.push_back(list.head.merge_cost);
+    s.merge_with.push_back(list.head.merge_with);
+    s.n_stirred.push_back(list.head.n_stirred);
     s.key_radii.push_back(list.head.key_radius);
     s.value_radii.push_back(list.head.value_radius);
     s.centroids.insert(s.centroids.end(), list.centroid, list.centroid + o.dim);
@@ -151,7 +169,7 @@ BankState bank_state(const LavaBank& bank) {
   for (int32_t id = c.free_slot; id >= 0; id = store.slot(id).heap_at) s.free_slots.push_back(id);
   for (int32_t i = 0; i < c.n_jobs; ++i) {
     const Job& job = c.jobs[(c.first_job + i) % Counters::kMaxJobs];
-    s.jobs.insert(s.jobs.end(), {job.list, job.a, job.b});
+    s.jobs.insert(s.jobs.end(), {job.list, job.a, job.b, job.left});
   }
   s.key_basis = bank.keys().rows();
   s.value_basis = bank.values().rows();

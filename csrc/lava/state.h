@@ -17,10 +17,10 @@ struct BankState {
   std::vector<uint16_t> keys, values;  // units, [n_slots, key_units] and [n_slots, value_units]
   std::vector<int32_t> free_slots;     // the next one to be used first
   // Of each list that ever was.
-  std::vector<int32_t> is_alive, no_split_below;
+  std::vector<int32_t> is_alive, no_split_below, merge_with, n_stirred;
   std::vector<float> centroids, key_anchors, value_anchors;
-  std::vector<double> key_sums, value_sums, key_radii, value_radii;
-  std::vector<int32_t> jobs;     // [n, 3]
+  std::vector<double> key_sums, value_sums, key_radii, value_radii, split_gains, merge_costs;
+  std::vector<int32_t> jobs;     // [n, 4]
   std::vector<int64_t> history;  // splits, merges, moves; the next list to refine; credit of maintenance
   std::vector<float> key_basis, value_basis;
 };

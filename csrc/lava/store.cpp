@@ -1,6 +1,7 @@
 #include "lava/store.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
 
@@ -8,6 +9,8 @@
 
 namespace vx {
 namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 int64_t block_bytes(int64_t units) {
   const int64_t bytes = static_cast<int64_t>(sizeof(KeyBlock)) + units * kLavaLanes * 2;
@@ -27,8 +30,10 @@ Store::Store(const BankOptions& options_, const LavaOps& ops_)
       values_(units_of(options_.contents, options_.value_dim) * 2, options_.capacity),
       blocks_(block_bytes(units_of(options_.contents, options_.dim)), most_blocks(options_)),
       order_(sizeof(int32_t), options_.capacity),
-      centroids_(options_.dim),
+      rows_((options_.dim * 4 + 63) / 64 * 64, options_.n_lists),
+      directions_(options_.dim),
       means_(options_.dim),
+      coarse_(options_.dim),
       lane_(static_cast<size_t>(units_of(options_.contents, options_.dim))),
       key_(static_cast<size_t>(options_.dim)),
       value_(static_cast<size_t>(options_.value_dim)) {}
@@ -58,6 +63,21 @@ void Store::key_of(int64_t id, float* out) const {
   std::vector<uint16_t> units(static_cast<size_t>(key_units));
   key_units_of(id, units.data());
   decode_key(units.data(), key_scale_of(id), out);
+}
+
+void Store::decode_block(const KeyBlock& block, float* out) const {
+  const int64_t dim = options.dim;
+  if (options.contents == Contents::fp16) return ops.decode_half(block.units(), dim * kLavaLanes, out);
+  const bool is_int8 = options.contents == Contents::int8;
+  for (int64_t j = 0; j < dim; ++j) {
+    const uint16_t* units = block.units() + j / (is_int8 ? 2 : 8) * kLavaLanes;
+    const auto shift = static_cast<int>(is_int8 ? 8 * (j % 2) : 2 * (j % 8));
+    for (int64_t lane = 0; lane < kLavaLanes; ++lane) {
+      const int bits = units[lane] >> shift;
+      const int level = is_int8 ? static_cast<int8_t>(bits & 0xff) : 2 * (bits & 3) - 3;
+      out[j * kLavaLanes + lane] = block.scales[lane] * static_cast<float>(level);
+    }
+  }
 }
 
 int32_t Store::take_slot() {
@@ -137,13 +157,16 @@ int32_t Store::add_list(const float* centroid) {
     fresh.key_anchor = fresh.centroid + d;
     fresh.value_anchor = fresh.key_anchor + d;
     fresh.value_mean = fresh.value_anchor + dv;
-    centroids_.reach(i + 1);
+    rows_.reach(i + 1);
+    directions_.reach(i + 1);
     means_.reach(i + 1);
-    bias_.resize(static_cast<size_t>((i / kLavaLanes + 1) * kLavaLanes), -std::numeric_limits<float>::infinity());
+    coarse_.reach(i + 1);
+    bias_.resize(static_cast<size_t>((i / kLavaLanes + 1) * kLavaLanes), -kInfinity);
+    needs_.resize(static_cast<size_t>(i + 1), {0.0f, kInfinity, -1, -1});
   }
   List& list = change_list(i);
   std::memset(list.data.get(), 0, list.n_bytes);
-  list.head = ListHead{0, -1, -1, 1, 0, 0.0, 0.0};
+  list.head = ListHead{0, -1, -1, 1, 0, 0.0, 0.0, 0.0, std::numeric_limits<double>::infinity(), -1, 0};
   std::copy_n(centroid, options.dim, list.centroid);
   ++c.n_alive;
   return i;
@@ -209,6 +232,7 @@ void Store::put(int32_t to, int32_t id, const uint16_t* units, float scale, cons
   write_lane(list.head.last, static_cast<int32_t>(list.head.count % kLavaLanes), id, units, scale);
   change_slot(id).list = to;
   ++list.head.count;
+  ++list.head.n_stirred;
   for (int64_t j = 0; j < d; ++j) list.key_sum[j] += static_cast<double>(key[j]);
   for (int64_t j = 0; j < dv; ++j) list.value_sum[j] += static_cast<double>(value[j]);
   list.head.key_radius = std::max(list.head.key_radius, distance(key, list.key_anchor, d));
@@ -220,6 +244,7 @@ void Store::take_out(int32_t id, const float* key, const float* value) {
   List& list = change_list(gone.list);
   ListHead& head = list.head;
   --head.count;
+  ++head.n_stirred;
   const auto last_lane = static_cast<int32_t>(head.count % kLavaLanes);
   KeyBlock& last = change_block(head.last);
   if (const int32_t other = last.ids[last_lane]; other != id) {
@@ -257,19 +282,107 @@ void Store::move(int32_t id, int32_t to) {
   ++change_counters().n_moves;
 }
 
+// n lanes go to another block; those of the source stay as they are.
+void Store::copy_lanes(int32_t from, int32_t from_lane, int32_t to, int32_t to_lane, int32_t n) {
+  const KeyBlock& source = block(from);
+  KeyBlock& target = change_block(to);
+  const auto lanes = static_cast<size_t>(n);
+  uint16_t* units = target.units() + to_lane;
+  journal.save_rows(units, static_cast<size_t>(key_units), lanes * sizeof *units, kLavaLanes * sizeof *units);
+  journal.save(&target.ids[to_lane], lanes * sizeof(int32_t));
+  journal.save(&target.scales[to_lane], lanes * sizeof(float));
+  for (int64_t u = 0; u < key_units; ++u)
+    std::copy_n(source.units() + u * kLavaLanes + from_lane, n, units + u * kLavaLanes);
+  std::copy_n(source.ids + from_lane, n, target.ids + to_lane);
+  std::copy_n(source.scales + from_lane, n, target.scales + to_lane);
+  for (int32_t lane = to_lane; lane < to_lane + n; ++lane) {
+    Slot& slot = change_slot(target.ids[lane]);
+    slot.block = to;
+    slot.lane = lane;
+  }
+}
+
+void Store::link(int32_t before, int32_t after) {
+  if (before >= 0) {
+    KeyBlock& block = change_block(before);
+    journal.save(&block.next, sizeof block.next);
+    block.next = after;
+  }
+  if (after >= 0) {
+    KeyBlock& block = change_block(after);
+    journal.save(&block.previous, sizeof block.previous);
+    block.previous = before;
+  }
+}
+
+void Store::append(int32_t from, int32_t to) {
+  List &source = change_list(from), &target = change_list(to);
+  ListHead &gone = source.head, &head = target.head;
+  if (gone.count == 0) return;
+  for (int32_t b = gone.first; b >= 0; b = block(b).next) {
+    const int64_t n = b == gone.last ? (gone.count - 1) % kLavaLanes + 1 : kLavaLanes;
+    for (int64_t lane = 0; lane < n; ++lane) change_slot(block(b).ids[lane]).list = to;
+  }
+  // The target's last block, where it is not full, goes behind the source's: its last lanes fill what is free there.
+  auto n_left = static_cast<int32_t>(head.count % kLavaLanes);
+  const int32_t partial = n_left > 0 ? head.last : -1;
+  const int32_t joint = n_left > 0 ? block(head.last).previous : head.last;
+  link(joint, gone.first);
+  if (joint < 0) head.first = gone.first;
+  head.last = gone.last;
+  if (partial >= 0) {
+    const auto used = static_cast<int32_t>((gone.count - 1) % kLavaLanes + 1);
+    const int32_t n = std::min(n_left, static_cast<int32_t>(kLavaLanes) - used);
+    n_left -= n;
+    if (n > 0) copy_lanes(partial, n_left, head.last, used, n);
+    if (n_left > 0) {
+      link(head.last, partial);
+      link(partial, -1);
+      head.last = partial;
+    } else {
+      release_block(partial);
+    }
+  }
+  const int64_t d = options.dim, dv = options.value_dim;
+  if (head.count == 0) {
+    std::copy_n(source.key_anchor, d, target.key_anchor);
+    std::copy_n(source.value_anchor, dv, target.value_anchor);
+    head.key_radius = head.value_radius = 0.0;
+  }
+  head.key_radius = std::max(head.key_radius, gone.key_radius + distance(source.key_anchor, target.key_anchor, d));
+  head.value_radius =
+      std::max(head.value_radius, gone.value_radius + distance(source.value_anchor, target.value_anchor, dv));
+  for (int64_t j = 0; j < d; ++j) target.key_sum[j] += source.key_sum[j];
+  for (int64_t j = 0; j < dv; ++j) target.value_sum[j] += source.value_sum[j];
+  std::fill_n(source.key_sum, d + dv, 0.0);  // and value_sum, which follows
+  change_counters().n_moves += gone.count;
+  head.count += gone.count;
+  head.n_stirred += gone.count;
+  gone.count = 0;
+  gone.first = gone.last = -1;
+}
+
 void Store::refresh(int32_t i) {
   List& list = lists_[static_cast<size_t>(i)];
+  const auto at = static_cast<size_t>(i);
   list.is_stale = false;
   if (list.head.is_alive == 0) {
-    bias_[static_cast<size_t>(i)] = -std::numeric_limits<float>::infinity();
+    bias_[at] = -kInfinity;
+    needs_[at] = {0.0f, kInfinity, -1, -1};
     return;
   }
-  centroids_.set(i, list.centroid);
-  bias_[static_cast<size_t>(i)] = -0.5f * dot(list.centroid, list.centroid, options.dim);
+  bias_[at] = 0.0f;
+  needs_[at] = {static_cast<float>(list.head.split_gain), static_cast<float>(list.head.merge_cost), list.head.count,
+                list.head.first};
+  const float length = std::sqrt(dot(list.centroid, list.centroid, options.dim));
+  const float to_direction = length > 0.0f ? 1.0f / length : 0.0f;
+  auto* direction = rows_.row_of<float>(i);
+  for (int64_t j = 0; j < options.dim; ++j) direction[j] = list.centroid[j] * to_direction;
+  directions_.set(i, direction);
+  coarse_.set(i, direction);
   const double share = list.head.count > 0 ? 1.0 / list.head.count : 0.0;
-  std::vector<float> mean(static_cast<size_t>(options.dim));
-  for (int64_t j = 0; j < options.dim; ++j) mean[static_cast<size_t>(j)] = static_cast<float>(list.key_sum[j] * share);
-  means_.set(i, mean.data());
+  for (int64_t j = 0; j < options.dim; ++j) key_[static_cast<size_t>(j)] = static_cast<float>(list.key_sum[j] * share);
+  means_.set(i, key_.data());
   for (int64_t j = 0; j < options.value_dim; ++j) list.value_mean[j] = static_cast<float>(list.value_sum[j] * share);
 }
 
@@ -290,8 +403,9 @@ void Store::rollback(int64_t mark) {
 }
 
 int64_t Store::n_bytes() const {
-  int64_t total = slots_.n_bytes() + values_.n_bytes() + blocks_.n_bytes() + order_.n_bytes() + centroids_.n_bytes() +
-                  means_.n_bytes() + static_cast<int64_t>(bias_.size() * 4 + journal.n_bytes() + sizeof *this);
+  int64_t total = slots_.n_bytes() + values_.n_bytes() + blocks_.n_bytes() + order_.n_bytes() + rows_.n_bytes() +
+                  directions_.n_bytes() + means_.n_bytes() + coarse_.n_bytes() +
+                  static_cast<int64_t>(bias_.size() * 4 + journal.n_bytes() + sizeof *this);
   for (const List& list : lists_) total += static_cast<int64_t>(list.n_bytes + sizeof list);
   return total;
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "lava/chunks.h"
+#include "lava/coarse.h"
 #include "lava/contents.h"
 #include "lava/journal.h"
 #include "lava/lane_matrix.h"
@@ -49,6 +50,11 @@ struct ListHead {
   int32_t is_alive;
   int32_t no_split_below;           // a list of equal keys is tried again once it has grown
   double key_radius, value_radius;  // no key lies further from key_anchor, no value from value_anchor
+  // As they were found when its slots were last looked at: by how much the sum of the scores of all keys with the
+  // directions of their lists would grow if this list became two, and shrink if it became one with `merge_with`.
+  double split_gain, merge_cost;
+  int32_t merge_with;  // -1: unknown
+  int32_t n_stirred;   // slots that came or went since split_gain was found
 };
 
 struct List {
@@ -61,10 +67,18 @@ struct List {
   float *centroid, *key_anchor, *value_anchor, *value_mean;
 };
 
-// A later step of maintenance: `list` is looked at again, for slots that belong to lists a or b, or (a = -1) for its
-// radii.
+// What searches and maintenance ask of many lists, side by side.
+struct ListNeeds {
+  float split_gain, merge_cost;  // infinity, and 0 for the gain, of what is no list
+  int32_t count;                 // -1 of what is no list
+  int32_t first;                 // block
+};
+
+// A later step of maintenance: the first `left` slots of `list` are looked at again, for those that belong to lists a
+// or b; or (a = kRadii) its radii; or (a = kRefine) it is refined before others are.
 struct Job {
-  int32_t list, a, b;
+  static constexpr int32_t kRadii = -1, kRefine = -2;
+  int32_t list, a, b, left;
 };
 
 struct Counters {
@@ -96,10 +110,14 @@ class Store {
   const uint16_t* value_row(int64_t id) const { return values_.row_of<uint16_t>(id); }
   bool is_live(int64_t id) const { return id >= 0 && id < counters_.n_slots && slot(id).list >= 0; }
 
-  // For the kernels: centroids and mean keys of lists, and -|centroid|^2 / 2, -infinity of what is no list.
-  const LaneMatrix& centroids() const { return centroids_; }
+  // That of a list's centroid, of length 1: keys belong to the list where they score highest with it.
+  const float* direction(int32_t i) const { return rows_.row_of<float>(i); }
+  // For the kernels: directions and mean keys of lists, and 0, or -infinity of what is no list.
+  const LaneMatrix& directions() const { return directions_; }
   const LaneMatrix& means() const { return means_; }
+  const CoarseCentroids& coarse() const { return coarse_; }
   const float* bias() const { return bias_.data(); }
+  const std::vector<ListNeeds>& needs() const { return needs_; }  // of lists 0..n_lists - 1 and perhaps more
   int64_t n_lane_blocks() const { return (counters_.n_lists + kLavaLanes - 1) / kLavaLanes; }
 
   void key_of(int64_t id, float* out) const;
@@ -108,6 +126,8 @@ class Store {
   void value_of(int64_t id, float* out) const { decode_value(value_row(id), slot(id).value_scale, out); }
   void decode_key(const uint16_t* units, float scale, float* out) const;
   void decode_value(const uint16_t* units, float scale, float* out) const;
+  // All lanes of a block, those of no slot included: [dim, 64].
+  void decode_block(const KeyBlock& block, float* out) const;
 
   // A free slot, the one freed last; it enters the order of eviction once its priority is set.
   int32_t take_slot();
@@ -123,6 +143,8 @@ class Store {
   // Its place goes to the list's last slot.
   void take_out(int32_t id, const float* key, const float* value);
   void move(int32_t id, int32_t to);
+  // All slots of a list go to the end of another, most of them block by block; it is empty then.
+  void append(int32_t from, int32_t to);
   void refresh();  // what is derived from the lists that changed
 
   // Eviction: the slot with the lowest (priority, position, id).
@@ -143,6 +165,8 @@ class Store {
   int32_t take_block();
   void release_block(int32_t i);
   KeyBlock& change_block(int32_t i) { return *blocks_.row_of<KeyBlock>(i); }
+  void copy_lanes(int32_t from, int32_t from_lane, int32_t to, int32_t to_lane, int32_t n);
+  void link(int32_t before, int32_t after);
   void write_lane(int32_t block, int32_t lane, int32_t id, const uint16_t* units, float scale);
   void refresh(int32_t i);
   int32_t& order_at(int64_t at) const { return *order_.row_of<int32_t>(at); }
@@ -154,11 +178,13 @@ class Store {
 
   Counters counters_;
   uint64_t counters_saved_ = 0;
-  Chunks slots_, values_, blocks_, order_;
+  Chunks slots_, values_, blocks_, order_, rows_;
   std::deque<List> lists_;
   std::vector<int32_t> stale_, touched_;  // lists to refresh now; lists to refresh after a rollback
-  LaneMatrix centroids_, means_;
+  LaneMatrix directions_, means_;
+  CoarseCentroids coarse_;
   std::vector<float> bias_;
+  std::vector<ListNeeds> needs_;
   std::vector<uint16_t> lane_;
   std::vector<float> key_, value_;  // scratch of move
 };

@@ -12,7 +12,7 @@ inline float dot(const float* a, const float* b, int64_t n) {
   int64_t j = 0;
   for (; j + 8 <= n; j += 8)
     for (size_t i = 0; i < 8; ++i) sums[i] += a[j + static_cast<int64_t>(i)] * b[j + static_cast<int64_t>(i)];
-  for (size_t i = 0; j < n; ++i, ++j) sums[i] += a[j] * b[j];
+  for (size_t i = 0; i < 8 && j < n; ++i, ++j) sums[i] += a[j] * b[j];
   return ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
 }
 

@@ -16,8 +16,9 @@ struct LavaQuery {
   // int8: [dim / 2] two 16-bit integers each, the first in the low half. 2bit: [dim / 8, 4] two bytes each in the low
   // half, for dimensions 8 u + b and 8 u + 4 + b.
   const int32_t* pairs;
-  float scale;     // of those integers
-  int32_t offset;  // 2bit: -3 times their sum
+  float scale;                      // of those integers
+  int32_t offset;                   // 2bit: -3 times their sum
+  const uint16_t* ahead = nullptr;  // units that are scored next, which are fetched meanwhile; null for none
 };
 
 // Which slots of a list a sum leaves out: those before (score, id) in the order (score descending, id ascending).

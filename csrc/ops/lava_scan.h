@@ -37,6 +37,8 @@ class LavaScan {
   template <class F>
   void each_block(F&& fn);
 
+  const ListNeeds& needs(int32_t list) const { return store_.needs()[static_cast<size_t>(list)]; }
+
   const Store& store_;
   Pool* pool_;
   PreparedQuery query_;

@@ -1,6 +1,8 @@
 // LAVA banks on arrays that end where their memory ends, so that the sanitizers see every read and write outside them:
 // equal bits for every SIMD level and thread count, whatever was done and undone in between.
+#include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstring>
 #include <limits>
 #include <random>
@@ -10,6 +12,7 @@
 
 #include "common/errors.h"
 #include "lava/bank.h"
+#include "lava/maintain.h"
 #include "lava/state.h"
 #include "ops/lava_search.h"
 #include "tests/check.h"
@@ -66,6 +69,35 @@ void work(LavaBank& bank, vx::Pool& pool) {
   }
 }
 
+// Every slot is where its list says, blocks are full but the last, and a block decodes to its keys.
+void check_lists(const LavaBank& bank) {
+  const vx::Store& store = bank.store();
+  const int64_t dim = store.options.dim;
+  Floats lanes(static_cast<size_t>(dim * vx::kLavaLanes)), key(static_cast<size_t>(dim));
+  int64_t n_slots = 0;
+  for (int32_t i = 0; i < store.counters().n_lists; ++i) {
+    const vx::ListHead& head = store.list(i).head;
+    int64_t left = head.count;
+    int32_t previous = -1;
+    for (int32_t b = head.first; b >= 0; previous = b, b = store.block(b).next, left -= vx::kLavaLanes) {
+      VX_CHECK(left > 0);
+      VX_CHECK_EQ(store.block(b).previous, previous);
+      store.decode_block(store.block(b), lanes.data());
+      for (int64_t lane = 0; lane < std::min(left, vx::kLavaLanes); ++lane, ++n_slots) {
+        const int32_t id = store.block(b).ids[lane];
+        const vx::Slot& slot = store.slot(id);
+        VX_CHECK(slot.list == i && slot.block == b && slot.lane == lane);
+        store.key_of(id, key.data());
+        for (int64_t j = 0; j < dim; ++j)
+          VX_CHECK_EQ(lanes[static_cast<size_t>(j * vx::kLavaLanes + lane)], key[static_cast<size_t>(j)]);
+      }
+    }
+    VX_CHECK(left <= 0);
+    VX_CHECK_EQ(head.last, previous);
+  }
+  VX_CHECK_EQ(n_slots, store.counters().n_live);
+}
+
 struct Answers {
   std::vector<int64_t> ids;
   Floats scores, out, bound;
@@ -98,6 +130,9 @@ void check_state(const LavaBank& got, const vx::BankState& wanted) {
   const vx::BankState state = vx::bank_state(got);
   VX_CHECK(state.lists == wanted.lists && state.places == wanted.places && state.free_slots == wanted.free_slots);
   VX_CHECK(state.keys == wanted.keys && state.values == wanted.values && state.positions == wanted.positions);
+  VX_CHECK(state.merge_with == wanted.merge_with && state.n_stirred == wanted.n_stirred);
+  check_bits(state.split_gains, wanted.split_gains.data(), "gains of splits");
+  check_bits(state.merge_costs, wanted.merge_costs.data(), "costs of merges");
   VX_CHECK(state.jobs == wanted.jobs && state.history == wanted.history && state.is_alive == wanted.is_alive);
   check_bits(state.centroids, wanted.centroids.data(), "centroids");
   check_bits(state.key_sums, wanted.key_sums.data(), "sums of keys");
@@ -114,6 +149,7 @@ VX_TEST(equal_bits_for_every_level_and_thread_count) {
         vx::Pool pool(threads, level);
         LavaBank bank(options(c), level);
         work(bank, pool);
+        check_lists(bank);
         const Answers got = ask(bank, pool, 0, 6);
         if (answers.out.empty()) {
           wanted = vx::bank_state(bank);
@@ -145,6 +181,85 @@ VX_TEST(a_bank_made_from_its_state_goes_on_as_it_did) {
     work(*other, pool);
     check_state(*other, vx::bank_state(bank));
   }
+}
+
+// Keys around centres, every batch of 64 around others: lists are full of what came before.
+Floats around(std::mt19937& bits, int64_t dim, int64_t batch) {
+  std::mt19937 placed(static_cast<uint32_t>(batch / 4));
+  const Floats centres = draw(placed, 8 * dim);
+  Floats keys = draw(bits, 64 * dim);
+  for (size_t i = 0; i < keys.size(); ++i) {
+    const auto row = static_cast<int64_t>(i) / dim;
+    keys[i] = 0.2f * keys[i] + centres[static_cast<size_t>(row % 8 * dim + static_cast<int64_t>(i) % dim)];
+  }
+  return keys;
+}
+
+double sum_of_scores(const LavaBank& bank) {
+  double sum = 0.0;
+  for (int32_t i = 0; i < bank.store().counters().n_lists; ++i) {
+    const vx::List& list = bank.store().list(i);
+    double square = 0.0;
+    for (int64_t j = 0; j < bank.store().options.dim; ++j) square += list.key_sum[j] * list.key_sum[j];
+    if (list.head.is_alive != 0) sum += std::sqrt(square);
+  }
+  return sum;
+}
+
+// Work is what a step may do before the next row: bursts would be pauses.
+VX_TEST(maintenance_never_owes_more_than_one_step) {
+  for (const vx::Contents contents : {vx::Contents::fp16, vx::Contents::int8, vx::Contents::bit2}) {
+    const vx::BankOptions o{32, 4, 20000, 16, contents, 0.0, 1e9};
+    const vx::Simd level = vx::simd_available().front();
+    vx::Pool pool(1, level);
+    LavaBank bank(o, level);
+    std::mt19937 bits(5);
+    // A few rows at a time: what they pay for is less than a step.
+    constexpr int64_t kRows = 8;
+    std::vector<int64_t> positions(kRows), ids(kRows);
+    const Floats values(kRows * 4), importance(kRows);
+    int64_t n_moves = 0;
+    for (int64_t batch = 0; batch < 200; ++batch) {
+      const Floats keys = around(bits, o.dim, batch);
+      for (int64_t row = 0; row < 64; row += kRows) {
+        const std::span<const float> few(keys.data() + row * o.dim, static_cast<size_t>(kRows * o.dim));
+        bank.insert(pool, {few, values, positions, importance}, ids);
+        const vx::Counters& c = bank.store().counters();
+        VX_CHECK(c.credit > -vx::longest_step(o));
+        n_moves = c.n_moves;
+      }
+    }
+    VX_CHECK(bank.stats().n_merges > 0 && bank.stats().n_splits > 15 && n_moves > 1000);
+    check_lists(bank);
+  }
+}
+
+// Lists that the first keys filled go to where later keys are: a merge costs less than the split it pays for gains.
+VX_TEST(lists_go_where_the_keys_are) {
+  const vx::BankOptions o{32, 1, 1 << 14, 16, vx::Contents::fp16, 0.0, 1e9};
+  const vx::Simd level = vx::simd_available().front();
+  vx::Pool pool(1, level);
+  LavaBank bank(o, level);
+  std::mt19937 bits(6);
+  std::vector<int64_t> positions(64), ids(64);
+  const Floats values(64), importance(64);
+  for (int64_t batch = 0; batch < 64; ++batch)
+    bank.insert(pool, {around(bits, o.dim, 0), values, positions, importance}, ids);
+  VX_CHECK_EQ(bank.stats().n_lists, 16);
+  const int64_t n_merges = bank.stats().n_merges;
+  double length = 0.0;  // of all keys
+  for (int64_t batch = 0; batch < 64; ++batch)
+    bank.insert(pool, {around(bits, o.dim, 4), values, positions, importance}, ids);
+  Floats key(static_cast<size_t>(o.dim));
+  for (int64_t id = 0; id < bank.store().counters().n_slots; ++id) {
+    bank.store().key_of(id, key.data());
+    double square = 0.0;
+    for (const float x : key) square += static_cast<double>(x) * static_cast<double>(x);
+    length += std::sqrt(square);
+  }
+  VX_CHECK(bank.stats().n_merges > n_merges);
+  // 16 lists for 16 centres: with the 16 of the first half and one for the others it would be two thirds.
+  VX_CHECK(sum_of_scores(bank) > 0.95 * length);
 }
 
 VX_TEST(readers_see_the_bank_between_two_writes) {

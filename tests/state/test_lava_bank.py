@@ -203,14 +203,17 @@ def test_a_stream_that_moves_keeps_the_recall_of_lists_made_afterwards(ctx: ops.
 
 
 def test_centroids_follow_a_stream_that_moves(ctx: ops.OpContext):
-    """One list, keys that drift: a centroid that follows is nearer to the newest keys than the mean of all."""
-    distance = {}
+    """One list, keys that turn: a centroid that follows is nearer to the newest keys than the mean of all."""
+    angle = {}
     for ema in (0.0, 0.1):
         bank = LavaBank(ctx, 2, 1, capacity=400, nlist=1, ema=ema)
-        for t in range(6):
-            bank.insert(np.full((50, 2), float(t), F32), np.zeros((50, 1), F32), np.arange(50 * t, 50 * t + 50))
-        distance[ema] = abs(float(bank.export()["centroids"][0, 0]) - 5.0)
-    assert distance[0.0] == pytest.approx(2.5, abs=0.01) and distance[0.1] < 0.1
+        for t in np.linspace(0.0, 1.0, 6):
+            keys = np.tile(np.array([np.cos(t), np.sin(t)], F32), (50, 1))
+            bank.insert(keys, np.zeros((50, 1), F32), np.arange(50))
+        x, y = bank.export()["centroids"][0]
+        angle[ema] = float(np.arctan2(y, x))
+        assert x * x + y * y == pytest.approx(1.0)
+    assert angle[0.0] == pytest.approx(0.5, abs=0.01) and angle[0.1] > 0.98
 
 
 def test_a_full_bank_gives_up_the_least_important_then_the_oldest(ctx: ops.OpContext):
