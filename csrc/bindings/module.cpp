@@ -101,6 +101,7 @@ PYBIND11_MODULE(_native, m) {
   vx::bind_lava(m);
   vx::bind_ngram(m);
   vx::bind_pager(m);
+  vx::bind_gradients(m);
   vx::bind_recurrent(m);
   vx::bind_small_ops(m);
   vx::bind_verify(m);

@@ -1,4 +1,4 @@
-// RMSNorm, RoPE, attention and SwiGLU on numpy arrays.
+// RMSNorm, RoPE, attention, SwiGLU, surprise and entropy on numpy arrays.
 #include "ops/small_ops.h"
 
 #include "bindings/arrays.h"
@@ -97,6 +97,29 @@ py::array py_swiglu(Pool& pool, const py::array& gate_, const py::array& up_) {
   return result;
 }
 
+py::array py_token_surprises(Pool& pool, const py::array& logits_, const py::array& ids_) {
+  const auto logits = with_shape<float>(logits_, {-1, -1}, "token_surprises", "logits");
+  const auto ids = with_shape<int64_t>(ids_, {logits.shape(0)}, "token_surprises", "ids");
+  auto result = py::array_t<float>({logits.shape(0)});
+  const auto to = fresh(result);
+  {
+    py::gil_scoped_release release;
+    token_surprises(pool, in(logits), in(ids), to, logits.shape(1));
+  }
+  return result;
+}
+
+py::array py_entropies(Pool& pool, const py::array& logits_) {
+  const auto logits = with_shape<float>(logits_, {-1, -1}, "entropies", "logits");
+  auto result = py::array_t<float>({logits.shape(0)});
+  const auto to = fresh(result);
+  {
+    py::gil_scoped_release release;
+    entropies(pool, in(logits), to, logits.shape(1));
+  }
+  return result;
+}
+
 }  // namespace
 
 void bind_small_ops(py::module_& m) {
@@ -109,6 +132,8 @@ void bind_small_ops(py::module_& m) {
   m.def("attend", &py_attend, arg("pool"), arg("q"), arg("k_cache"), arg("v_cache"), arg("pos"), arg("window"),
         arg("scale"));
   m.def("swiglu", &py_swiglu, arg("pool"), arg("gate"), arg("up"));
+  m.def("token_surprises", &py_token_surprises, arg("pool"), arg("logits"), arg("ids"));
+  m.def("entropies", &py_entropies, arg("pool"), arg("logits"));
 }
 
 }  // namespace vx

@@ -1,5 +1,5 @@
-// The gradients of the recurrent ops, of one SIMD level, as plain functions on raw pointers. Sizes were checked by
-// ops/gradients.cpp. As recurrent_kernels.h, free of inline functions that older processors would share.
+// The gradients of the ops that are trained, of one SIMD level, as plain functions on raw pointers. Sizes were checked
+// by ops/gradients.cpp. As recurrent_kernels.h, free of inline functions that older processors would share.
 #pragma once
 
 #include "ops/recurrent_kernels.h"
@@ -29,7 +29,7 @@ struct ScanGradientSizes {
 
 static constexpr ScanGradientSizes scan_gradient_sizes(int64_t head_channels, int64_t n_state) {
   const int64_t channels = (head_channels + 15) / 16 * 16, states = (n_state + 15) / 16 * 16;
-  const int64_t fitting = 16 * 1024 / (channels * states);  // the states of a chunk stay in a core's L2 cache
+  const int64_t fitting = 1024 / states;  // 16 channels' states of a chunk stay in a core's L2 cache
   return {channels, states, fitting < 4 ? 4 : fitting > 32 ? 32 : fitting};
 }
 
@@ -37,7 +37,9 @@ static constexpr int64_t scan_gradient_scratch(int64_t length, int64_t head_chan
   const ScanGradientSizes s = scan_gradient_sizes(head_channels, n_state);
   const int64_t state = s.channels * s.states, n_chunks = (length + s.chunk - 1) / s.chunk;
   const int64_t rows = s.chunk * (5 * s.channels + 2 * s.states);  // u, z, grad_y, y, dt u; B, C
-  return (n_chunks + s.chunk + 1) * state + rows + s.channels * 16 + 2 * s.states + 2 * s.channels + 3 * (length + 16);
+  const int64_t block = 16 * s.states;                             // of 16 channels
+  const int64_t sums = s.chunk * (16 * 16 + 2 * s.states + 16);
+  return (n_chunks + 1) * state + (s.chunk + 1) * block + rows + sums + 2 * s.channels + 3 * (length + 16);
 }
 
 struct ConvGradientArgs {
@@ -55,11 +57,27 @@ static constexpr int64_t conv_gradient_scratch(int64_t length, int64_t width) {
   return (3 * length + 7 * width) * kScanBlock;
 }
 
+struct NormGradientArgs {
+  const float *grad_y, *x;  // [rows, dim]
+  const float* weight;      // [dim]
+  float* grad_x;            // [rows, dim]
+  int64_t dim;
+  float eps;
+};
+
+struct SwigluGradientArgs {
+  const float *grad_y, *gate, *up;
+  float *grad_gate, *grad_up;
+};
+
 struct GradientOps {
   // One head of a sequence; scratch: scan_gradient_scratch(...) floats.
   void (*scan)(const ScanGradientArgs& args, int64_t batch, int64_t head, float* scratch);
   // At most 16 channels of a sequence; scratch: conv_gradient_scratch(...) floats.
   void (*conv)(const ConvGradientArgs& args, int64_t batch, int64_t channel, int64_t channels, float* scratch);
+  // Rows row0 .. row1 - 1; grad_weight [dim]: the sum over them.
+  void (*rms_norm)(const NormGradientArgs& args, int64_t row0, int64_t row1, float* grad_weight);
+  void (*swiglu)(const SwigluGradientArgs& args, int64_t begin, int64_t end);
 };
 
 namespace scalar {

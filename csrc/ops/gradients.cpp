@@ -14,6 +14,9 @@
 namespace vx {
 namespace {
 
+constexpr int64_t kNormRows = 64;           // whose part of a weight's gradient is one sum
+constexpr int64_t kSwigluElements = 16384;  // that a thread takes at once
+
 const GradientOps& gradient_ops(Simd level) {
 #if defined(__x86_64__)
   if (level == Simd::avx512) return avx512::kGradientOps;
@@ -182,6 +185,30 @@ void conv_gradient(Pool& pool, const ConvInputs& in, const Strided& grad_y, cons
   });
   add_rows(weights, channels * width, out.weight);
   add_rows(biases, channels, out.bias);
+}
+
+void rms_norm_gradient(Pool& pool, In grad_y, In x, In weight, float eps, Out grad_x, Out grad_weight, int64_t rows,
+                       int64_t dim) {
+  const std::string op = "[rms_norm_gradient] ";
+  if (dim < 1) throw ArgumentError(op + "the last dimension of x must be at least 1, got " + std::to_string(dim));
+  if (!(eps >= 0.0f && eps <= 3.4e38f))
+    throw ArgumentError(op + "eps must be finite and not negative, got " + std::to_string(eps));
+  const NormGradientArgs k{grad_y.data(), x.data(), weight.data(), grad_x.data(), dim, eps};
+  const GradientOps& ops = gradient_ops(pool.simd);
+  const int64_t shares = (rows + kNormRows - 1) / kNormRows;
+  std::vector<float> parts(static_cast<size_t>(shares * dim));
+  for_all(pool, shares, [&](int64_t i) {
+    ops.rms_norm(k, i * kNormRows, std::min(rows, (i + 1) * kNormRows), parts.data() + i * dim);
+  });
+  add_rows(parts, dim, grad_weight.data());
+}
+
+void swiglu_gradient(Pool& pool, In grad_y, In gate, In up, Out grad_gate, Out grad_up) {
+  const SwigluGradientArgs k{grad_y.data(), gate.data(), up.data(), grad_gate.data(), grad_up.data()};
+  const GradientOps& ops = gradient_ops(pool.simd);
+  const auto n = static_cast<int64_t>(gate.size());
+  for_all(pool, (n + kSwigluElements - 1) / kSwigluElements,
+          [&](int64_t i) { ops.swiglu(k, i * kSwigluElements, std::min(n, (i + 1) * kSwigluElements)); });
 }
 
 }  // namespace vx

@@ -1,8 +1,9 @@
-// Gradients of the scan with one decay a head and of the causal convolution, for training on the CPU. Equal bits for
-// every thread count and SIMD level.
+// Gradients of the scan with one decay a head, of the causal convolution, of RMSNorm and of SwiGLU, for training on the
+// CPU. Equal bits for every thread count and SIMD level.
 #pragma once
 
 #include "ops/recurrent.h"
+#include "ops/small_ops.h"
 
 namespace vx {
 
@@ -44,5 +45,12 @@ void check_conv_gradient(const ConvInputs& inputs, const Strided& grad_y, const 
 
 void conv_gradient(Pool& pool, const ConvInputs& inputs, const Strided& grad_y, const Strided& grad_last,
                    const ConvGradients& out);
+
+// grad_y, x, grad_x: [rows, dim]; weight, grad_weight: [dim].
+void rms_norm_gradient(Pool& pool, In grad_y, In x, In weight, float eps, Out grad_x, Out grad_weight, int64_t rows,
+                       int64_t dim);
+
+// All of one size.
+void swiglu_gradient(Pool& pool, In grad_y, In gate, In up, Out grad_gate, Out grad_up);
 
 }  // namespace vx

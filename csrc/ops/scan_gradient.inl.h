@@ -1,9 +1,10 @@
 // Gradients of a scan with one decay a head. Kernel text.
 //
-// A lane is a state. The states at the start of every chunk of steps are kept; from the last chunk to the first its
-// states are computed again, then its steps are walked backwards with g_n, the gradient of the state: g_n = C_n gy +
-// a' g'_n, where a' and g' are those of the step after. Then grad C_n = sum over channels of gy h_n, grad B_n that of
-// (dt u) g_n, grad (dt u) = sum over n of B_n g_n, and the decay's is the sum of both over g_n h_n of the step before.
+// A lane is a state. The states at the start of every chunk of steps are kept; from the last chunk to the first the
+// states of 16 channels after the other are computed again, then their steps are walked backwards with g_n, the
+// gradient of the state: g_n = C_n gy + a' g'_n, where a' and g' are those of the step after. Then grad C_n = sum over
+// channels of gy h_n, grad B_n that of (dt u) g_n, grad (dt u) = sum over n of B_n g_n, and the decay's is the sum of
+// both over g_n h_n of the step before.
 #pragma once
 
 #include "common/transpose.inl.h"
@@ -18,11 +19,13 @@ struct GradientRun {
   const ScanGradientArgs& args;
   int64_t batch, head, P, N;  // P, N: channels and states, padded to whole vectors
   int64_t chunk;
-  float *starts{}, *states{}, *carry{};  // [chunk][P][N]; [step][P][N]; [P][N]
+  float *starts{}, *states{},
+      *carry{};  // [chunk][P][N]; of 16 channels before and after steps [1 + step][16][N]; [P][N]
   float *u{}, *z{}, *gy{}, *y{}, *du{};  // [step][P]
   float *b{}, *c{};                      // [step][N]
-  float* dots{};                         // [P][16]
-  float *sum_b{}, *sum_c{};              // [N]
+  float* dots{};                         // [step][16 channels][16]
+  float *sum_b{}, *sum_c{};              // [step][N]
+  float* to_decay{};                     // [step][16], lanes to be added up
   float *skip{}, *sum_d{};               // [P]
   float *slope{}, *dt{}, *decay{};       // [length], padded; slope: softplus' derivative
 
@@ -40,7 +43,7 @@ static GradientRun start_gradient(const ScanGradientArgs& args, int64_t batch, i
     return part;
   };
   run.starts = take(n_chunks * state);
-  run.states = take(s.chunk * state);
+  run.states = take((s.chunk + 1) * kLanes * s.states);
   run.carry = take(state);
   run.u = take(s.chunk * s.channels);
   run.z = take(s.chunk * s.channels);
@@ -49,9 +52,10 @@ static GradientRun start_gradient(const ScanGradientArgs& args, int64_t batch, i
   run.du = take(s.chunk * s.channels);
   run.b = take(s.chunk * s.states);
   run.c = take(s.chunk * s.states);
-  run.dots = take(s.channels * kLanes);
-  run.sum_b = take(s.states);
-  run.sum_c = take(s.states);
+  run.dots = take(s.chunk * kLanes * kLanes);
+  run.sum_b = take(s.chunk * s.states);
+  run.sum_c = take(s.chunk * s.states);
+  run.to_decay = take(s.chunk * kLanes);
   run.skip = take(s.channels);
   run.sum_d = take(s.channels);
   run.slope = take(args.length + kLanes);
@@ -102,82 +106,110 @@ static void find_steps(GradientRun& run) {
   }
 }
 
-// One step of 16 states of all channels: to = from * decay + (dt u) B.
-VX_INLINE void advance(const GradientRun& run, int64_t v, f32x16 decay, float dt, const float* u, const float* b,
-                       const float* from, float* to) {
-  const f32x16 b_v = load(b + v);
-  for (int64_t p = 0; p < run.P; ++p) {
-    const int64_t at = p * run.N + v;
-    store(to + at, fma(load(from + at), decay, mul(set1(dt * u[p]), b_v)));
+// What is done with states while they are computed: nothing, or they are kept, and their products with C added up.
+enum class Advance { pass, keep, read };
+
+// Steps of one channel through kCount times 16 states from `v` on; `to` may be `from`.
+template <int kCount, Advance kHow>
+VX_INLINE void advance(const GradientRun& run, int64_t p, int64_t v, int64_t begin, int64_t steps, const float* from,
+                       float* to) {
+  const int64_t block = kLanes * run.N, row = p % kLanes;
+  float* kept = run.states + row * run.N + v;
+  f32x16 h[kCount];
+  for (int i = 0; i < kCount; ++i) {
+    h[i] = load(from + p * run.N + v + i * kLanes);
+    if (kHow != Advance::pass) store(kept + i * kLanes, h[i]);
   }
+  for (int64_t t = 0; t < steps; ++t) {
+    const f32x16 decay = set1(run.decay[begin + t]), input = set1(run.dt[begin + t] * run.u[t * run.P + p]);
+    const float* b = run.b + t * run.N + v;
+    for (int i = 0; i < kCount; ++i) h[i] = fma(h[i], decay, mul(input, load(b + i * kLanes)));
+    if (kHow == Advance::pass) continue;
+    for (int i = 0; i < kCount; ++i) store(kept + (t + 1) * block + i * kLanes, h[i]);
+    if (kHow == Advance::keep) continue;
+    const float* c = run.c + t * run.N + v;
+    float* dots = run.dots + (t * kLanes + row) * kLanes;
+    f32x16 dot = v == 0 ? set1(0.0f) : load(dots);
+    for (int i = 0; i < kCount; ++i) dot = fma(h[i], load(c + i * kLanes), dot);
+    store(dots, dot);
+  }
+  for (int i = 0; i < kCount; ++i) store(to + p * run.N + v + i * kLanes, h[i]);
 }
 
-// sums[p] = the sum of dots[p] over its lanes, in their order.
-static void sum_lanes(const GradientRun& run, float* sums) {
+// fn<kCount>(v) for all states in their order, as many at once as registers hold.
+template <class F>
+VX_INLINE void for_states(int64_t n, F&& fn) {
+  int64_t v = 0;
+  for (; v + 4 * kLanes <= n; v += 4 * kLanes) fn.template operator()<4>(v);
+  for (; v + 2 * kLanes <= n; v += 2 * kLanes) fn.template operator()<2>(v);
+  for (; v < n; v += kLanes) fn.template operator()<1>(v);
+}
+
+// 16 channels from `p0` on.
+template <Advance kHow>
+static void advance_block(const GradientRun& run, int64_t p0, int64_t begin, int64_t steps, const float* from,
+                          float* to) {
+  for (int64_t p = p0; p < p0 + kLanes; ++p)
+    for_states(run.N, [&]<int kCount>(int64_t v) { advance<kCount, kHow>(run, p, v, begin, steps, from, to); });
+}
+
+// sums[step][p0 ..] = the sums of the dots of 16 channels over their lanes, in their order.
+static void sum_lanes(const GradientRun& run, int64_t p0, int64_t steps, float* sums) {
   float turned[kLanes * kLanes];
-  for (int64_t p = 0; p < run.P; p += kLanes) {
+  for (int64_t t = 0; t < steps; ++t) {
     const float* lines[kLanes];
-    for (int64_t i = 0; i < kLanes; ++i) lines[i] = run.dots + (p + i) * kLanes;
+    for (int64_t i = 0; i < kLanes; ++i) lines[i] = run.dots + (t * kLanes + i) * kLanes;
     transpose16(lines, 0, turned, kLanes);
     f32x16 sum = load(turned);
     for (int64_t i = 1; i < kLanes; ++i) sum = add(sum, load(turned + i * kLanes));
-    store(sums + p, sum);
+    store(sums + t * run.P + p0, sum);
   }
 }
 
-// y before the gate, of steps whose states are at hand; only the gate's gradient needs it.
-static void find_outputs(const GradientRun& run, int64_t steps) {
-  const int64_t state = run.P * run.N;
-  for (int64_t t = 0; t < steps; ++t) {
-    for (int64_t p = 0; p < run.P; ++p) {
-      f32x16 dot = set1(0.0f);
-      for (int64_t v = 0; v < run.N; v += kLanes)
-        dot = fma(load(run.states + t * state + p * run.N + v), load(run.c + t * run.N + v), dot);
-      store(run.dots + p * kLanes, dot);
-    }
-    float* y = run.y + t * run.P;
-    sum_lanes(run, y);
-    for (int64_t p = 0; p < run.P; p += kLanes)
-      store(y + p, fma(load(run.skip + p), load(run.u + t * run.P + p), load(y + p)));
-  }
-}
-
-// gy becomes the gradient before the gate; the gate's own goes to its place.
-static void pass_gate(const GradientRun& run, int64_t begin, int64_t steps) {
+// gy of 16 channels becomes the gradient before the gate; the gate's own goes to its place.
+static void pass_gate(const GradientRun& run, int64_t p, int64_t begin, int64_t steps) {
   const ScanGradientArgs& args = run.args;
   const f32x16 one = set1(1.0f);
   for (int64_t t = 0; t < steps; ++t) {
     float* out = args.grad_z + ((run.batch * args.length + begin + t) * args.n_heads + run.head) * args.head_channels;
-    for (int64_t p = 0; p < run.P; p += kLanes) {
-      const int64_t at = t * run.P + p, left = args.head_channels - p;
-      const f32x16 gate = load(run.z + at), gy = load(run.gy + at), open = sigmoid(gate);
-      const f32x16 slope = mul(open, fma(gate, sub(one, open), one));
-      const f32x16 grad = mul(mul(gy, load(run.y + at)), slope);
-      left >= kLanes ? store(out + p, grad) : store_n(out + p, grad, left);
-      store(run.gy + at, mul(gy, mul(gate, open)));
-    }
+    const int64_t at = t * run.P + p, left = args.head_channels - p;
+    const f32x16 y = fma(load(run.skip + p), load(run.u + at), load(run.y + at));
+    const f32x16 gate = load(run.z + at), gy = load(run.gy + at), open = sigmoid(gate);
+    const f32x16 slope = mul(open, fma(gate, sub(one, open), one));
+    const f32x16 grad = mul(mul(gy, y), slope);
+    left >= kLanes ? store(out + p, grad) : store_n(out + p, grad, left);
+    store(run.gy + at, mul(gy, mul(gate, open)));
   }
 }
 
-// A step backwards through 16 states of all channels; the sum over channels and states of g h, of the step before.
-VX_INLINE f32x16 retreat(const GradientRun& run, int64_t v, int64_t t, float dt, f32x16 decay, const float* before,
-                         f32x16 to_decay) {
-  const float *u = run.u + t * run.P, *gy = run.gy + t * run.P, *states = run.states + t * run.P * run.N;
-  const f32x16 b = load(run.b + t * run.N + v), c = load(run.c + t * run.N + v);
-  f32x16 sum_b = set1(0.0f), sum_c = set1(0.0f);
-  for (int64_t p = 0; p < run.P; ++p) {
-    const int64_t at = p * run.N + v;
-    const f32x16 gy_p = set1(gy[p]), g = fma(c, gy_p, load(run.carry + at));
-    float* dot = run.dots + p * kLanes;
-    sum_c = fma(gy_p, load(states + at), sum_c);
-    sum_b = fma(set1(dt * u[p]), g, sum_b);
-    to_decay = fma(g, load(before + at), to_decay);
-    store(dot, v == 0 ? mul(g, b) : fma(g, b, load(dot)));
-    store(run.carry + at, mul(g, decay));
+// Steps of one channel backwards through kCount times 16 states from `v` on.
+template <int kCount>
+VX_INLINE void retreat(const GradientRun& run, int64_t p, int64_t v, int64_t begin, int64_t steps) {
+  const int64_t block = kLanes * run.N, row = p % kLanes;
+  const float* states = run.states + row * run.N + v;
+  float* carried = run.carry + p * run.N + v;
+  f32x16 carry[kCount];
+  for (int i = 0; i < kCount; ++i) carry[i] = load(carried + i * kLanes);
+  for (int64_t t = steps - 1; t >= 0; --t) {
+    const f32x16 gy = set1(run.gy[t * run.P + p]), input = set1(run.dt[begin + t] * run.u[t * run.P + p]);
+    const f32x16 decay = set1(run.decay[begin + t]);
+    const float *b = run.b + t * run.N + v, *c = run.c + t * run.N + v, *before = states + t * block;
+    float *sum_b = run.sum_b + t * run.N + v, *sum_c = run.sum_c + t * run.N + v;
+    float *dots = run.dots + (t * kLanes + row) * kLanes, *to_decay = run.to_decay + t * kLanes;
+    f32x16 dot = v == 0 ? set1(0.0f) : load(dots), fading = load(to_decay);
+    for (int i = 0; i < kCount; ++i) {
+      const int64_t at = i * kLanes;
+      const f32x16 g = fma(load(c + at), gy, carry[i]);
+      store(sum_c + at, fma(gy, load(before + block + at), load(sum_c + at)));
+      store(sum_b + at, fma(input, g, load(sum_b + at)));
+      fading = fma(g, load(before + at), fading);
+      dot = fma(g, load(b + at), dot);
+      carry[i] = mul(g, decay);
+    }
+    store(dots, dot);
+    store(to_decay, fading);
   }
-  store(run.sum_b + v, sum_b);
-  store(run.sum_c + v, sum_c);
-  return to_decay;
+  for (int i = 0; i < kCount; ++i) store(carried + i * kLanes, carry[i]);
 }
 
 // What a step's gradient of dt u and of its decay mean for u, delta, A, D and the bias.
@@ -205,8 +237,8 @@ static void end_step(const GradientRun& run, int64_t begin, int64_t t, float to_
   args.grad_delta[place * args.n_heads + run.head] = grad;
   float *grad_b = args.grad_b + (run.row() * args.length + step) * args.n_state,
         *grad_c = args.grad_c + (run.row() * args.length + step) * args.n_state;
-  std::memcpy(grad_b, run.sum_b, static_cast<size_t>(args.n_state) * sizeof(float));
-  std::memcpy(grad_c, run.sum_c, static_cast<size_t>(args.n_state) * sizeof(float));
+  std::memcpy(grad_b, run.sum_b + t * run.N, static_cast<size_t>(args.n_state) * sizeof(float));
+  std::memcpy(grad_c, run.sum_c + t * run.N, static_cast<size_t>(args.n_state) * sizeof(float));
 }
 
 // The states of P channels as rows of N, from rows of n_state; null: zeros.
@@ -234,37 +266,34 @@ static void keep_starts(GradientRun& run) {
     float* next = run.starts + (k + 1) * state;
     const float* from = run.starts + k * state;
     chunk_inputs(run, begin, run.chunk);
-    for (int64_t t = 0; t < run.chunk; ++t, from = next)
-      for (int64_t v = 0; v < run.N; v += kLanes)
-        advance(run, v, set1(run.decay[begin + t]), run.dt[begin + t], run.u + t * run.P, run.b + t * run.N, from,
-                next);
+    for (int64_t p = 0; p < run.P; p += kLanes) advance_block<Advance::pass>(run, p, begin, run.chunk, from, next);
   }
 }
 
 static void walk_back(GradientRun& run, int64_t k, int64_t begin, int64_t steps, StepSums& sums) {
   const ScanGradientArgs& args = run.args;
-  const int64_t state = run.P * run.N;
-  const float* start = run.starts + k * state;
+  float* start = run.starts + k * run.P * run.N;
   chunk_inputs(run, begin, steps);
   bring_readout(run, args.c, begin, steps, run.c);
   bring_signal(run, args.grad_y, begin, steps, run.gy);
-  for (int64_t t = 0; t < steps; ++t)
-    for (int64_t v = 0; v < run.N; v += kLanes)
-      advance(run, v, set1(run.decay[begin + t]), run.dt[begin + t], run.u + t * run.P, run.b + t * run.N,
-              t == 0 ? start : run.states + (t - 1) * state, run.states + t * state);
-  if (args.z.data != nullptr) {
-    bring_signal(run, args.z, begin, steps, run.z);
-    find_outputs(run, steps);
-    pass_gate(run, begin, steps);
+  if (args.z.data != nullptr) bring_signal(run, args.z, begin, steps, run.z);
+  std::memset(run.sum_b, 0, static_cast<size_t>(steps * run.N) * sizeof(float));
+  std::memset(run.sum_c, 0, static_cast<size_t>(steps * run.N) * sizeof(float));
+  std::memset(run.to_decay, 0, static_cast<size_t>(steps * kLanes) * sizeof(float));
+  for (int64_t p0 = 0; p0 < run.P; p0 += kLanes) {
+    // Nothing reads the start of a chunk again: the state after it may take its place.
+    if (args.z.data == nullptr) {
+      advance_block<Advance::keep>(run, p0, begin, steps, start, start);
+    } else {
+      advance_block<Advance::read>(run, p0, begin, steps, start, start);
+      sum_lanes(run, p0, steps, run.y);
+      pass_gate(run, p0, begin, steps);
+    }
+    for (int64_t p = p0; p < p0 + kLanes; ++p)
+      for_states(run.N, [&]<int kCount>(int64_t v) { retreat<kCount>(run, p, v, begin, steps); });
+    sum_lanes(run, p0, steps, run.du);
   }
-  for (int64_t t = steps - 1; t >= 0; --t) {
-    f32x16 to_decay = set1(0.0f);
-    for (int64_t v = 0; v < run.N; v += kLanes)
-      to_decay = retreat(run, v, t, run.dt[begin + t], set1(run.decay[begin + t]),
-                         t == 0 ? start : run.states + (t - 1) * state, to_decay);
-    sum_lanes(run, run.du + t * run.P);
-    end_step(run, begin, t, reduce_add(to_decay), sums);
-  }
+  for (int64_t t = steps - 1; t >= 0; --t) end_step(run, begin, t, reduce_add(load(run.to_decay + t * kLanes)), sums);
 }
 
 static void scan_gradient_of_head(const ScanGradientArgs& args, int64_t batch, int64_t head, float* scratch) {

@@ -46,6 +46,18 @@ void share(Pool& pool, int64_t n, int64_t elements_each, F&& fn) {
   pool.threads.for_each(shares, [&](int64_t i, int) { fn(i * step, std::min(n, (i + 1) * step)); });
 }
 
+// ln(x) of a normal x > 0, within 2 ulp, with the same bits everywhere (libm's are those of its version): x = m 2^e,
+// sqrt(1/2) <= m < sqrt(2), ln(m) by the series of artanh((m - 1) / (m + 1)).
+double natural_log(double x) {
+  int exponent;
+  double m = std::frexp(x, &exponent);
+  if (m < 0.70710678118654752440) m *= 2.0, --exponent;
+  const double s = (m - 1.0) / (m + 1.0), s2 = s * s;
+  double p = 1.0 / 21.0;
+  for (int k = 19; k >= 1; k -= 2) p = p * s2 + 1.0 / k;
+  return 2.0 * s * p + exponent * 0.69314718055994530942;
+}
+
 }  // namespace
 
 const SmallOps& small_ops(Simd level) {
@@ -187,6 +199,38 @@ void swiglu(Pool& pool, In gate, In up, Out out) {
   const SmallOps& ops = small_ops(pool.simd);
   share(pool, n, 1, [&](int64_t begin, int64_t end) {
     ops.swiglu(gate.data() + begin, up.data() + begin, out.data() + begin, end - begin);
+  });
+}
+
+void token_surprises(Pool& pool, In logits, std::span<const int64_t> ids, Out out, int64_t vocab) {
+  const auto rows = static_cast<int64_t>(ids.size());
+  check_positive("token_surprises", "the last dimension of logits", vocab);
+  check_size("token_surprises", "logits", logits.size(), {rows, vocab});
+  check_size("token_surprises", "the output", out.size(), {rows});
+  for (const int64_t id : ids)
+    if (id < 0 || id >= vocab)
+      fail("token_surprises", "ids must be from 0 to " + std::to_string(vocab - 1), std::to_string(id));
+  const SmallOps& ops = small_ops(pool.simd);
+  share(pool, rows, vocab, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      const float* row = logits.data() + t * vocab;
+      const SoftmaxSums sums = ops.softmax_sums(row, vocab);
+      const double above = static_cast<double>(sums.top) - static_cast<double>(row[ids[t]]);
+      out[t] = static_cast<float>(natural_log(sums.mass) + above);
+    }
+  });
+}
+
+void entropies(Pool& pool, In logits, Out out, int64_t vocab) {
+  const auto rows = static_cast<int64_t>(out.size());
+  check_positive("entropies", "the last dimension of logits", vocab);
+  check_size("entropies", "logits", logits.size(), {rows, vocab});
+  const SmallOps& ops = small_ops(pool.simd);
+  share(pool, rows, vocab, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      const SoftmaxSums sums = ops.softmax_sums(logits.data() + t * vocab, vocab);
+      out[t] = static_cast<float>(natural_log(sums.mass) - sums.moment / sums.mass);
+    }
   });
 }
 

@@ -1,5 +1,6 @@
-// RMSNorm, RoPE, attention and SwiGLU for callers: every size is checked, work is shared among the pool's threads, and
-// results have equal bits for every thread count and SIMD level. Buffers are row-major, contiguous fp32.
+// RMSNorm, RoPE, attention, SwiGLU, surprise and entropy for callers: every size is checked, work is shared among the
+// pool's threads, and results have equal bits for every thread count and SIMD level. Buffers are row-major, contiguous
+// fp32.
 #pragma once
 
 #include <cstdint>
@@ -48,5 +49,12 @@ void attend(Pool& pool, In q, In k_cache, In v_cache, Out out, CacheShape cache,
 
 // gate, up, out: equal sizes.
 void swiglu(Pool& pool, In gate, In up, Out out);
+
+// out[t] = -log softmax(row t of logits)[ids[t]] in nats: the maximum's and the sums' exp and log are our own, rounded
+// once. A row with NaN or without a finite maximum gives NaN. logits: [ids.size(), vocab].
+void token_surprises(Pool& pool, In logits, std::span<const int64_t> ids, Out out, int64_t vocab);
+
+// out[t] = entropy of softmax(row t of logits) in nats; NaN as above. logits: [out.size(), vocab].
+void entropies(Pool& pool, In logits, Out out, int64_t vocab);
 
 }  // namespace vx

@@ -40,12 +40,19 @@ struct AttendTask {
   int64_t token0, n_tokens;
 };
 
+// Of a row x: its maximum, the sum of e^(x - top), and that of e^(x - top) * (x - top).
+struct SoftmaxSums {
+  float top;
+  double mass, moment;
+};
+
 struct SmallOps {
   void (*rms_norm)(const RmsNormArgs& args, int64_t row0, int64_t row1);
   void (*rope)(const RopeArgs& args, int64_t token0, int64_t token1);
   // scratch: attend_scratch(args, task) floats.
   void (*attend)(const AttendArgs& args, const AttendTask& task, float* scratch);
   void (*swiglu)(const float* gate, const float* up, float* out, int64_t n);
+  SoftmaxSums (*softmax_sums)(const float* x, int64_t n);
   void (*exp)(const float* x, float* out, int64_t n);  // vmath's exp by itself, for whoever measures its error
 };
 

@@ -4,6 +4,7 @@
 #include "ops/attend.inl.h"
 #include "ops/rms_norm.inl.h"
 #include "ops/rope.inl.h"
+#include "ops/softmax_sums.inl.h"
 #include "ops/swiglu.inl.h"
 
 namespace vx::VX_SIMD_NS {
@@ -12,6 +13,6 @@ static void exp_array(const float* x, float* out, int64_t n) {
   for (int64_t i = 0; i < n; i += kLanes) store_n(out + i, exp(load_n(x + i, n - i, 0.0f)), n - i);
 }
 
-extern const SmallOps kSmallOps = {rms_norm, rope, attend, swiglu, exp_array};
+extern const SmallOps kSmallOps = {rms_norm, rope, attend, swiglu, softmax_sums, exp_array};
 
 }  // namespace vx::VX_SIMD_NS

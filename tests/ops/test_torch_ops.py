@@ -30,6 +30,8 @@ def calls() -> dict[str, tuple[np.ndarray | int | float, ...]]:
         "rope": (array(TOKENS, HEADS, DIM), cos, sin),
         "attend": (array(TOKENS, HEADS, DIM), caches[0], caches[1], POS, 7, 0.25),
         "swiglu": (array(3, 40), array(3, 40)),
+        "token_surprises": (array(3, 40), np.array([0, 39, 7])),
+        "entropies": (array(3, 40),),
         "bad_verify": (np.array([3, 1]), array(3, 40), 0.8, 5, 0.9, 0.01, -7, 11),
         "kv_append": (array(TOKENS, KV_HEADS, DIM), array(TOKENS, KV_HEADS, DIM), caches[0], caches[1], POS),
         "kv_move": (caches[0], caches[1], POS + 3, POS),
@@ -40,7 +42,7 @@ def to_torch(arguments):
     return [torch.from_numpy(a.copy()) if isinstance(a, np.ndarray) else a for a in arguments]
 
 
-@pytest.mark.parametrize("op", ["rms_norm", "rope", "attend", "swiglu"])
+@pytest.mark.parametrize("op", ["rms_norm", "rope", "attend", "swiglu", "token_surprises", "entropies"])
 def test_tensors_get_the_bits_of_arrays(ctx, op):
     arguments = calls()[op]
     tensors = to_torch(arguments)

@@ -16,7 +16,7 @@ from numpy import ndarray
 from vortex_engine.ops.context import OpContext, make_context, make_pager
 from vortex_engine.ops.decoder_layer import DecoderLayer, Projections, composed
 from vortex_engine.ops.dispatch import tensor_ops
-from vortex_engine.ops.gradients import causal_conv1d_gradient, ssm_scan_gradient
+from vortex_engine.ops.gradients import causal_conv1d_gradient, rms_norm_gradient, ssm_scan_gradient, swiglu_gradient
 from vortex_engine.ops.lava import lava_read, lava_search
 from vortex_engine.ops.recurrent import causal_conv1d, scan_blocks, ssm_scan, ssm_step
 from vortex_engine.ops.registry import Impl, implementations, select
@@ -41,6 +41,7 @@ __all__ = [
     "composed",
     "decoder_layer",
     "embed_rows",
+    "entropies",
     "implementations",
     "kv_append",
     "kv_move",
@@ -51,6 +52,7 @@ __all__ = [
     "paged_linear",
     "paged_linear_transposed",
     "rms_norm",
+    "rms_norm_gradient",
     "rope",
     "rope_table",
     "scan_blocks",
@@ -59,8 +61,10 @@ __all__ = [
     "ssm_scan_gradient",
     "ssm_step",
     "swiglu",
+    "swiglu_gradient",
     "tile_decode",
     "tile_encode",
+    "token_surprises",
 ]
 
 
@@ -203,6 +207,30 @@ def swiglu(ctx: OpContext, gate: Array, up: Array) -> Array:
     if isinstance(gate, ndarray):
         return ctx.table["swiglu"](gate, up)
     return tensor_ops("swiglu", "gate", gate).swiglu(ctx, gate, up)
+
+
+def token_surprises(ctx: OpContext, logits: Array, ids: Array) -> Array:
+    """-log softmax(logits[t])[ids[t]] of every row, in nats.
+
+    Args:
+        logits: [T, V] float32, -inf allowed; ids: [T] int64, from 0 to V - 1.
+
+    Returns:
+        [T] float32: inf where the id has no probability, NaN where a row holds NaN or has no finite maximum.
+
+    Raises:
+        ValueError: an id out of range; names it.
+    """
+    if isinstance(logits, ndarray):
+        return ctx.table["token_surprises"](logits, ids)
+    return tensor_ops("token_surprises", "logits", logits).token_surprises(ctx, logits, ids)
+
+
+def entropies(ctx: OpContext, logits: Array) -> Array:
+    """Entropy in nats of softmax(logits[t]) of every row, [T] float32 from [T, V] float32; NaN as `token_surprises`."""
+    if isinstance(logits, ndarray):
+        return ctx.table["entropies"](logits)
+    return tensor_ops("entropies", "logits", logits).entropies(ctx, logits)
 
 
 def decoder_layer(

@@ -1,4 +1,4 @@
-"""What the recurrent ops pass back, on arrays: autograd's half of `ssm_scan` and `causal_conv1d`.
+"""What ops that are trained pass back, on arrays: autograd's half of them.
 
 The `cpu` backend gives equal bits for every thread count and SIMD level.
 """
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from vortex_engine.ops.context import OpContext
 
-__all__ = ["causal_conv1d_gradient", "ssm_scan_gradient"]
+__all__ = ["causal_conv1d_gradient", "rms_norm_gradient", "ssm_scan_gradient", "swiglu_gradient"]
 
 
 def ssm_scan_gradient(
@@ -78,3 +78,30 @@ def causal_conv1d_gradient(
     """
     function = ctx.table["causal_conv1d_gradient"]
     return function(grad_y, grad_last, x, weight, bias, activation, initial_state)
+
+
+def rms_norm_gradient(
+    ctx: OpContext, grad_y: NDArray[np.float32], x: NDArray[np.float32], weight: NDArray[np.float32], eps: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What `rms_norm` passes back: the gradients of x [R, D] and of weight [D].
+
+    Args:
+        grad_y: of y, [R, D] float32; x, weight, eps: as the norm has them.
+
+    Raises:
+        ValueError: a wrong shape or dtype; names the argument.
+
+    Source: arXiv:1910.07467, equation 4, differentiated.
+    """
+    return ctx.table["rms_norm_gradient"](grad_y, x, weight, eps)
+
+
+def swiglu_gradient(
+    ctx: OpContext, grad_y: NDArray[np.float32], gate: NDArray[np.float32], up: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What `swiglu` passes back: the gradients of gate and up, all [T, F] float32.
+
+    Raises:
+        ValueError: a wrong shape or dtype; names the argument.
+    """
+    return ctx.table["swiglu_gradient"](grad_y, gate, up)

@@ -14,7 +14,12 @@ from numpy.typing import NDArray
 from vortex_engine.ops.decoder_layer import composed
 from vortex_engine.ops.reference_codec import decode_tile as tile_decode
 from vortex_engine.ops.reference_codec import encode_tiles as tile_encode
-from vortex_engine.ops.reference_gradients import causal_conv1d_gradient, ssm_scan_gradient
+from vortex_engine.ops.reference_gradients import (
+    causal_conv1d_gradient,
+    rms_norm_gradient,
+    ssm_scan_gradient,
+    swiglu_gradient,
+)
 from vortex_engine.ops.reference_integers import INTEGER_CODECS, round_activations
 from vortex_engine.ops.reference_lava import lava_read, lava_search
 from vortex_engine.ops.reference_pager import ReferencePager
@@ -28,6 +33,7 @@ __all__ = [
     "causal_conv1d_gradient",
     "decoder_layer",
     "embed_rows",
+    "entropies",
     "kv_append",
     "kv_move",
     "lava_read",
@@ -35,13 +41,16 @@ __all__ = [
     "paged_linear",
     "paged_linear_transposed",
     "rms_norm",
+    "rms_norm_gradient",
     "rope",
     "rope_table",
     "ssm_scan",
     "ssm_scan_gradient",
     "swiglu",
+    "swiglu_gradient",
     "tile_decode",
     "tile_encode",
+    "token_surprises",
 ]
 
 F32 = NDArray[np.float32]
@@ -131,6 +140,34 @@ def swiglu(gate: F32, up: F32) -> F32:
     wide = gate.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         return (wide / (1.0 + np.exp(-wide)) * up).astype(np.float32)
+
+
+def token_surprises(logits: F32, ids: NDArray[np.int64]) -> F32:
+    _expect("token_surprises", "logits", logits, np.float32, (None, None))
+    _expect("token_surprises", "ids", ids, np.int64, (len(logits),))
+    vocab = logits.shape[1]
+    _require("token_surprises", "the last dimension of logits must be at least 1", vocab >= 1, vocab)
+    for wrong in ids[(ids < 0) | (ids >= vocab)][:1]:
+        _require("token_surprises", f"ids must be from 0 to {vocab - 1}", False, wrong)
+    shifted, mass = _softmax(logits)
+    return (np.log(mass) - np.take_along_axis(shifted, ids[:, None], axis=1)[:, 0]).astype(np.float32)
+
+
+def entropies(logits: F32) -> F32:
+    _expect("entropies", "logits", logits, np.float32, (None, None))
+    _require("entropies", "the last dimension of logits must be at least 1", logits.shape[1] >= 1, logits.shape[1])
+    shifted, mass = _softmax(logits)
+    # What has no probability has no part in the entropy: 0 times -inf would be NaN.
+    moment = (np.exp(shifted) * np.maximum(shifted, -1e6)).sum(axis=1)
+    return (np.log(mass) - moment / mass).astype(np.float32)
+
+
+def _softmax(logits: F32) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Logits less their row's maximum, and each row's sum of their exponentials; NaN without a finite maximum."""
+    wide = logits.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        shifted = wide - wide.max(axis=1, keepdims=True)
+    return shifted, np.exp(shifted).sum(axis=1)
 
 
 def paged_linear(

@@ -1,4 +1,4 @@
-"""Gradients of the recurrent ops, step by step in float64: what the native ones are held against."""
+"""Gradients of ops that are trained, step by step in float64: what the native ones are held against."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from vortex_engine.ops.scan_arguments import conv_shape, scan_shape
 
-__all__ = ["causal_conv1d_gradient", "ssm_scan_gradient"]
+__all__ = ["causal_conv1d_gradient", "rms_norm_gradient", "ssm_scan_gradient", "swiglu_gradient"]
 
 F32 = NDArray[np.float32]
 
@@ -130,3 +130,34 @@ def causal_conv1d_gradient(
         None if bias is None else slopes.sum((0, 2)).astype(np.float32),
         grad[..., :before].astype(np.float32),
     )
+
+
+def rms_norm_gradient(grad_y: F32, x: F32, weight: F32, eps: float) -> tuple[F32, F32]:
+    _check("rms_norm_gradient", {"x": (x, (None, None)), "grad_y": (grad_y, x.shape), "weight": (weight, x.shape[1:])})
+    if x.shape[1] < 1:
+        raise ValueError("[rms_norm_gradient] the last dimension of x must be at least 1, got 0")
+    if not 0.0 <= eps < np.inf:
+        raise ValueError(f"[rms_norm_gradient] eps must be finite and not negative, got {eps}")
+    wide, gy = x.astype(np.float64), grad_y.astype(np.float64)
+    inverse = 1.0 / np.sqrt((wide**2).mean(axis=1, keepdims=True) + eps)
+    g = gy * weight
+    grad_x = inverse * (g - wide * inverse**2 * (g * wide).mean(axis=1, keepdims=True))
+    return grad_x.astype(np.float32), (gy * wide * inverse).sum(axis=0).astype(np.float32)
+
+
+def swiglu_gradient(grad_y: F32, gate: F32, up: F32) -> tuple[F32, F32]:
+    _check("swiglu_gradient", {"gate": (gate, (None, None)), "grad_y": (grad_y, gate.shape), "up": (up, gate.shape)})
+    wide, gy = gate.astype(np.float64), grad_y.astype(np.float64)
+    with np.errstate(over="ignore"):
+        opened = 1.0 / (1.0 + np.exp(-wide))
+    to_gate = gy * up * opened * (1.0 + wide * (1.0 - opened))
+    return to_gate.astype(np.float32), (gy * wide * opened).astype(np.float32)
+
+
+def _check(op: str, arrays: dict[str, tuple[F32, tuple[int | None, ...]]]) -> None:
+    for name, (array, shape) in arrays.items():
+        if array.dtype != np.float32:
+            raise ValueError(f"[{op}] {name} must be float32, got {array.dtype}")
+        fits = array.ndim == len(shape) and all(b is None or a == b for a, b in zip(array.shape, shape, strict=True))
+        if not fits or not array.flags.c_contiguous:
+            raise ValueError(f"[{op}] {name} must be C-contiguous and have shape {shape}, got {array.shape}")

@@ -31,6 +31,8 @@ _SCHEMAS = (
     "kv_move(Tensor(a!) k_cache, Tensor(b!) v_cache, int source, int target, int ctx) -> ()",
     "attend(Tensor q, Tensor k_cache, Tensor v_cache, int pos, int window, float scale, int ctx) -> Tensor",
     "swiglu(Tensor gate, Tensor up, int ctx) -> Tensor",
+    "token_surprises(Tensor logits, Tensor ids, int ctx) -> Tensor",
+    "entropies(Tensor logits, int ctx) -> Tensor",
     "bad_verify(Tensor draft_ids, Tensor target_logits, float temperature, int? top_k, float? top_p, float? min_p, "
     "int seed, int position, int ctx) -> Tensor",
 )
@@ -118,6 +120,14 @@ def _swiglu(gate: Tensor, up: Tensor, ctx: int) -> Tensor:
     return torch.from_numpy(_run(ctx, "swiglu", _view(gate), _view(up)))
 
 
+def _token_surprises(logits: Tensor, ids: Tensor, ctx: int) -> Tensor:
+    return torch.from_numpy(_run(ctx, "token_surprises", _view(logits), _view(ids)))
+
+
+def _entropies(logits: Tensor, ctx: int) -> Tensor:
+    return torch.from_numpy(_run(ctx, "entropies", _view(logits)))
+
+
 def _bad_verify(
     draft_ids: Tensor,
     target_logits: Tensor,
@@ -190,6 +200,17 @@ def _fake_swiglu(gate: Tensor, up: Tensor, ctx: int) -> Tensor:
     return gate.new_empty(gate.shape)
 
 
+def _fake_token_surprises(logits: Tensor, ids: Tensor, ctx: int) -> Tensor:
+    _check("token_surprises", "logits", logits, torch.float32, 2)
+    _check("token_surprises", "ids", ids, torch.int64, 1)
+    return logits.new_empty((logits.shape[0],))
+
+
+def _fake_entropies(logits: Tensor, ctx: int) -> Tensor:
+    _check("entropies", "logits", logits, torch.float32, 2)
+    return logits.new_empty((logits.shape[0],))
+
+
 def _fake_bad_verify(draft_ids: Tensor, target_logits: Tensor, *_: object) -> Tensor:
     _check("bad_verify", "draft_ids", draft_ids, torch.int64, 1)
     _check("bad_verify", "target_logits", target_logits, torch.float32, 2)
@@ -213,6 +234,8 @@ _KERNELS = {
     "kv_move": (_kv_move, _fake_kv_move),
     "attend": (_attend, _fake_attend),
     "swiglu": (_swiglu, _fake_swiglu),
+    "token_surprises": (_token_surprises, _fake_token_surprises),
+    "entropies": (_entropies, _fake_entropies),
     "bad_verify": (_bad_verify, _fake_bad_verify),
 }
 for _name, (_kernel, _fake) in _KERNELS.items():

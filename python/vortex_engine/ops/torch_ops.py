@@ -18,6 +18,7 @@ __all__ = [
     "bad_verify",
     "causal_conv1d",
     "embed_rows",
+    "entropies",
     "kv_append",
     "kv_move",
     "paged_linear",
@@ -26,6 +27,7 @@ __all__ = [
     "rope",
     "ssm_scan",
     "swiglu",
+    "token_surprises",
 ]
 
 _OPS: Any = torch.ops.vortex
@@ -76,6 +78,14 @@ def attend(ctx: OpContext, q: Tensor, k_cache: Tensor, v_cache: Tensor, pos: int
 
 def swiglu(ctx: OpContext, gate: Tensor, up: Tensor) -> Tensor:
     return _OPS.swiglu(gate, up, id_of(ctx))
+
+
+def token_surprises(ctx: OpContext, logits: Tensor, ids: Tensor) -> Tensor:
+    return _OPS.token_surprises(logits, ids, id_of(ctx))
+
+
+def entropies(ctx: OpContext, logits: Tensor) -> Tensor:
+    return _OPS.entropies(logits, id_of(ctx))
 
 
 def bad_verify(
