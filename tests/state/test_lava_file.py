@@ -74,7 +74,7 @@ def test_saving_replaces_whole_or_not_at_all(tmp_path: Path):
 
 
 def test_a_missing_file_is_named(tmp_path: Path):
-    with pytest.raises(MachineError, match=r"cannot read .*nothing"):
+    with pytest.raises(StateFileError, match=r"there is no file .*nothing"):
         LavaBank.load(CTX, tmp_path / "nothing")
 
 
@@ -112,19 +112,19 @@ def rewritten(path: Path, arrays: dict[str, Any], change: dict[str, Any]) -> Non
     """A file whose checksum is right, whatever is in it."""
     text = path.read_bytes()
     metadata = json.loads(text[8 : 8 + struct.unpack("<Q", text[:8])[0]])["__metadata__"]
-    bank = json.loads(metadata["bank"])
+    bank = json.loads(metadata["about"])
     for key, value in change.items():
         (bank if key in bank else bank["options"])[key] = value
     bank["arrays"] = {name: [str(array.dtype), len(array)] for name, array in sorted(arrays.items())}
-    metadata["bank"] = json.dumps(bank, sort_keys=True)
-    crc = _native.crc32c(metadata["bank"].encode())
+    metadata["about"] = json.dumps(bank, sort_keys=True)
+    crc = _native.crc32c(metadata["about"].encode())
     for name in sorted(arrays):
         crc = _native.crc32c(arrays[name], crc)
     path.write_bytes(save(arrays, {**metadata, "crc32c": str(crc)}))
 
 
 LIES: list[tuple[str, dict[str, Any], str]] = [
-    ("number", {"number": 2}, "format number 2, this version reads 1"),
+    ("number", {"number": 1}, "format number 1, this version reads 2"),
     ("dim", {"dim": 5}, "must have"),
     ("dim", {"dim": -1}, "dim must be"),
     ("capacity", {"capacity": 10}, "must fit its capacity 10"),
@@ -165,6 +165,12 @@ SPOILED = [
     ("value_sums", 0, np.nan),
     ("key_radii", 0, -1.0),
     ("value_anchors", 0, np.inf),
+    ("split_gains", 0, -1.0),
+    ("merge_costs", 0, np.nan),
+    ("merge_with", 0, 0),
+    ("merge_with", 0, 10**6),
+    ("merge_with", "all", -1),
+    ("n_stirred", 0, -1),
     ("is_alive", "all", 0),
 ]
 
@@ -195,7 +201,7 @@ def test_arrays_that_no_bank_has_are_refused(tmp_path: Path, name: str, at: Any,
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path):
     (tmp_path / "weights").write_bytes(save({"w": np.zeros(3, F32)}, {"format": "pt"}))
-    with pytest.raises(StateFileError, match="must hold a LAVA bank, got format 'pt'"):
+    with pytest.raises(StateFileError, match="must hold a lava_bank, got format 'pt'"):
         LavaBank.load(CTX, tmp_path / "weights")
     (tmp_path / "text").write_text("not a file of tensors at all")
     with pytest.raises(StateFileError, match="not a whole safetensors file"):

@@ -13,7 +13,8 @@ from tests.vortex_checkpoints import VARIANTS, write_vortex
 import vortex_engine as vx
 from vortex_engine.models.effort import Effort
 from vortex_engine.models.protocol import LanguageModel
-from vortex_engine.state import LavaState, SequenceState, find_part
+from vortex_engine.ops import make_context
+from vortex_engine.state import LavaBank, LavaState, SequenceState, find_part
 
 W = LavaState.WINDOW
 
@@ -144,3 +145,24 @@ def test_what_is_written(packed: dict[str, Path]) -> None:
         assert 10 < len(surprising) < 2 * W - 10
         assert set(positions) == {*surprising.tolist(), *range(0, 2 * W, 16)}
         np.testing.assert_allclose(importance, [0.0 if p == 0 else nats[p - 1] for p in positions], rtol=1e-5)
+
+
+def test_positions_go_on_from_those_that_are_remembered(packed: dict[str, Path]) -> None:
+    ids = np.arange(W + 5)
+    with opened(packed["plain"]) as model:
+        first = model.new_state(4096)
+        model.forward(ids, first, "none")
+        lava = find_part(first, LavaState)
+        assert lava is not None
+        banks, offset = lava.finish()
+        assert offset == len(ids)
+        parts = [bank.parts() for bank in banks]
+        logits: list[np.ndarray] = []
+        for offset in (0, len(ids), 10**6):
+            state = model.new_state(4096)
+            memory = find_part(state, LavaState)
+            assert memory is not None
+            memory.recall([LavaBank.from_parts(make_context(threads=1), part, "") for part in parts], offset)
+            logits.append(model.forward(ids[:20], state, "all"))
+        # Scores grow with the logarithm of the position, and nothing else has changed.
+        assert not np.array_equal(logits[0], logits[1]) and not np.array_equal(logits[1], logits[2])

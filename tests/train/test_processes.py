@@ -14,7 +14,16 @@ import pytest
 pytest.importorskip("torch", reason="torch is not installed: pip install 'vortex-engine[train]'")
 
 import torch
-from tests.train.tiny_runs import STEPS, assert_same_bits, cut_after, state_of, tiny_config, tiny_settings, write_text
+from tests.train.tiny_runs import (
+    MODELS,
+    STEPS,
+    assert_same_bits,
+    cut_after,
+    state_of,
+    tiny_config,
+    tiny_settings,
+    write_text,
+)
 
 from vortex_engine.errors import ModelConfigError
 from vortex_engine.train.config import TrainConfig
@@ -27,25 +36,26 @@ from vortex_engine.train.progress import Reporter, read_records
 WORKER = """
 import json, sys
 from pathlib import Path
-from tiny_runs import cut_after, tiny_config
+from tiny_runs import MODELS, cut_after, tiny_config
 from vortex_engine.train.launch import train
 from vortex_engine.train.parallel import joined_world
 folder = Path(sys.argv[1])
 with joined_world("cpu") as world:
-    for kind in ("ddp", "fsdp"):
-        whole, cut = (tiny_config(folder, f"{kind}{end}", parallel=kind) for end in ("", "_cut"))
-        train(whole, quiet=True, world=world)
-        if world.leads:
-            cut_after(whole.out, 4, cut.out)
-        world.wait()
-        report = train(cut, resume=True, quiet=True, world=world)
+    for model in MODELS:
+        for kind in ("ddp", "fsdp"):
+            whole, cut = (tiny_config(folder, f"{model}_{kind}{end}", model, parallel=kind) for end in ("", "_cut"))
+            train(whole, quiet=True, world=world)
+            if world.leads:
+                cut_after(whole.out, 4, cut.out)
+            world.wait()
+            report = train(cut, resume=True, quiet=True, world=world)
 (folder / f"rank_{report.rank}.json").write_text(json.dumps(report.to_dict()))
 """
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs `one` (one process), `ddp` and `fsdp` (two), and the latter two cut and resumed; read-only."""
+    """Runs of each model: `one` (one process), `ddp` and `fsdp` (two), these two cut and resumed as well; read-only."""
     folder = write_text(tmp_path_factory.mktemp("runs"))
     (folder / "worker.py").write_text(WORKER)
     here = str(Path(__file__).resolve().parent)
@@ -55,34 +65,39 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command += ["--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1", str(folder / "worker.py"), str(folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
-    train(tiny_config(folder, "one"), quiet=True)
+    for model in MODELS:
+        train(tiny_config(folder, f"{model}_one", model), quiet=True)
     return folder
 
 
+@pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
-def test_two_processes_train_as_one_does(folder: Path, kind: str) -> None:
-    alone, together = (read_records(folder / name / "metrics.jsonl") for name in ("one", kind))
+def test_two_processes_train_as_one_does(folder: Path, model: str, kind: str) -> None:
+    alone, together = (read_records(folder / f"{model}_{name}" / "metrics.jsonl") for name in ("one", kind))
     assert len(alone) == len(together) == STEPS + 3
     for left, right in zip(alone, together, strict=True):
         for key in left.keys() - {"elapsed_s", "tokens_per_s", "kind"}:
             assert right[key] == pytest.approx(left[key], rel=2e-4), (left["step"], key)
-    first, second = state_of(folder / "one"), state_of(folder / kind)
+    first, second = state_of(folder / f"{model}_one"), state_of(folder / f"{model}_{kind}")
     assert first.keys() == second.keys()
     for name, tensor in first.items():
         np.testing.assert_allclose(second[name].numpy(), tensor.numpy(), rtol=2e-2, atol=2e-4, err_msg=name)
 
 
+@pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
-def test_two_processes_resume_with_the_same_bits(folder: Path, kind: str) -> None:
-    assert_same_bits(state_of(folder / f"{kind}_cut"), state_of(folder / kind))
+def test_two_processes_resume_with_the_same_bits(folder: Path, model: str, kind: str) -> None:
+    assert_same_bits(state_of(folder / f"{model}_{kind}_cut"), state_of(folder / f"{model}_{kind}"))
 
 
-def test_one_process_goes_on_where_two_shards_stopped(folder: Path) -> None:
-    cut_after(folder / "fsdp", 4, folder / "fsdp_alone")
-    report = train(tiny_config(folder, "fsdp_alone"), resume=True, quiet=True)
+@pytest.mark.parametrize("model", MODELS)
+def test_one_process_goes_on_where_two_shards_stopped(folder: Path, model: str) -> None:
+    whole, alone = folder / f"{model}_fsdp", folder / f"{model}_fsdp_alone"
+    cut_after(whole, 4, alone)
+    report = train(tiny_config(folder, alone.name, model), resume=True, quiet=True)
     assert report.step == STEPS
-    for name, tensor in state_of(folder / "fsdp").items():
-        np.testing.assert_allclose(state_of(folder / "fsdp_alone")[name].numpy(), tensor.numpy(), rtol=2e-2, atol=2e-4)
+    for name, tensor in state_of(whole).items():
+        np.testing.assert_allclose(state_of(alone)[name].numpy(), tensor.numpy(), rtol=2e-2, atol=2e-4)
 
 
 def test_each_process_reports_and_the_first_one_writes(folder: Path) -> None:

@@ -14,6 +14,20 @@ from vortex_engine.train.checkpoint import STATE, RunDirectory
 from vortex_engine.train.config import TrainConfig
 
 STEPS = 8
+MODELS: dict[str, dict[str, Any]] = {
+    "llama": {
+        "model_type": "llama", "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "mtp_k": 2, "max_position_embeddings": 64,
+    },
+    "vortex": {
+        "model_type": "vortex", "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
+        "layer_parts": [["conv", "ssm", "mlp"], ["attention", "lava", "mlp"]], "mtp_k": 1,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8, "kv": {"window_size": 8},
+        "ssm_num_heads": 2, "ssm_head_dim": 32, "ssm_state_size": 4, "ssm_n_groups": 1, "ssm_conv_kernel": 2,
+        "lava_num_heads": 2, "lava_key_dim": 8, "lava_value_dim": 8, "lava_clusters": 4, "lava_cluster_top": 4,
+        "lava_top_k": 16,
+    },
+}  # fmt: skip
 
 
 def write_text(folder: Path) -> Path:
@@ -24,15 +38,12 @@ def write_text(folder: Path) -> Path:
     return folder
 
 
-def tiny_settings(folder: Path, out: str, **loop: Any) -> dict[str, Any]:
-    """A configuration with two layers, two multi-token heads and two micro-batches a step; all checkpoints are kept."""
+def tiny_settings(folder: Path, out: str, model: str = "llama", **loop: Any) -> dict[str, Any]:
+    """A configuration with two layers, multi-token heads and two micro-batches a step; all checkpoints are kept."""
     return {
         "out": str(folder / out),
         "seed": 7,
-        "model": {
-            "model_type": "llama", "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
-            "num_attention_heads": 2, "num_key_value_heads": 1, "mtp_k": 2, "max_position_embeddings": 64,
-        },
+        "model": MODELS[model],
         "data": {
             "train": [str(folder / "text.py")], "valid": [str(folder / "held_out.py")], "seq_len": 16,
             "cache": str(folder / "cache"),
@@ -47,8 +58,8 @@ def tiny_settings(folder: Path, out: str, **loop: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def tiny_config(folder: Path, out: str, **loop: Any) -> TrainConfig:
-    return TrainConfig.model_validate(tiny_settings(folder, out, **loop))
+def tiny_config(folder: Path, out: str, model: str = "llama", **loop: Any) -> TrainConfig:
+    return TrainConfig.model_validate(tiny_settings(folder, out, model, **loop))
 
 
 def state_of(out: Path, step: int | None = None) -> dict[str, torch.Tensor]:

@@ -77,6 +77,7 @@ class C3Directory:
     matrices: dict[str, C3Matrix]  # in file order, which is the order of a forward pass
     tensors: dict[str, C3Tensor]
     packed_bytes: int  # of every file the manifest names
+    weights_crc32c: int  # see `Manifest.weights_crc32c`
 
     @property
     def compressed_bytes(self) -> int:
@@ -144,6 +145,7 @@ def open_directory(path: str | os.PathLike[str]) -> C3Directory:
         matrices=matrices,
         tensors=tensors,
         packed_bytes=packed_bytes,
+        weights_crc32c=manifest.weights_crc32c,
     )
 
 

@@ -45,6 +45,11 @@ class Manifest:
     shards: dict[str, ShardSeal]
     activations: str = "float"
 
+    @property
+    def weights_crc32c(self) -> int:
+        """Of all that is sealed of the shards, checksums of the tiles included: it tells weights and packings apart."""
+        return _canonical_crc(self._shards())
+
     def to_bytes(self) -> bytes:
         """The file's bytes."""
         document: dict[str, object] = {
@@ -52,17 +57,20 @@ class Manifest:
             "codec": self.codec,
             **recorded_activations(self.activations),
             "files": {name: {"bytes": seal.n_bytes, "crc32c": _hex(seal.crc32c)} for name, seal in self.files.items()},
-            "shards": {
-                name: {
-                    "bytes": seal.n_bytes,
-                    "header_crc32c": _hex(seal.header_crc32c),
-                    "tensors": {tensor: _hex(crc) for tensor, crc in seal.tensor_crcs.items()},
-                }
-                for name, seal in self.shards.items()
-            },
+            "shards": self._shards(),
         }
         document["crc32c"] = _hex(_canonical_crc(document))
         return json.dumps(document, indent=1, sort_keys=True).encode("ascii") + b"\n"
+
+    def _shards(self) -> dict[str, object]:
+        return {
+            name: {
+                "bytes": seal.n_bytes,
+                "header_crc32c": _hex(seal.header_crc32c),
+                "tensors": {tensor: _hex(crc) for tensor, crc in seal.tensor_crcs.items()},
+            }
+            for name, seal in self.shards.items()
+        }
 
 
 def build_manifest(

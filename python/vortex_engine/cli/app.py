@@ -12,6 +12,7 @@ from vortex_engine.cli.doctor import doctor
 from vortex_engine.cli.generate import generate
 from vortex_engine.cli.grams import grams
 from vortex_engine.cli.inspect import inspect
+from vortex_engine.cli.memorize import memorize
 from vortex_engine.cli.pack import pack
 from vortex_engine.cli.repair import repair
 from vortex_engine.cli.train import train
@@ -47,6 +48,6 @@ def _program(
         typer.echo(context.get_help())
 
 
-for _command in (pack, inspect, repair, generate, train, demo, bench, doctor):
+for _command in (pack, inspect, repair, generate, memorize, train, demo, bench, doctor):
     app.command()(_command)
 app.add_typer(grams)

@@ -22,6 +22,7 @@ from vortex_engine.errors import (
     MachineError,
     ModelConfigError,
     PromptError,
+    StateFileError,
     TargetExistsError,
     TileFileError,
 )
@@ -42,6 +43,7 @@ _EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (BackendUnavailableError, 2),
     (TileFileError, 3),
     (ModelConfigError, 3),
+    (StateFileError, 3),
     (BudgetError, 4),
     (MachineError, 5),
     (FileExistsError, 2),

@@ -19,6 +19,7 @@ from vortex_engine.cli.options import (
     ThreadsOption,
 )
 from vortex_engine.cli.show import emit_json, kept_on_interrupt, note
+from vortex_engine.cli.texts import stdin_text
 
 __all__ = ["generate"]
 
@@ -57,12 +58,13 @@ def generate(
     exact_copy_mode: Annotated[
         bool, typer.Option("--exact-copy-mode", help="For texts that copy from the prompt: draft from it alone.")
     ] = False,
+    memory: Annotated[str | None, typer.Option(help="File of `vortex memorize`: what the text begins with.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Continue a text under a byte budget for the weights; every budget gives the same text."""
     import vortex_engine as vx
 
-    text = prompt if prompt is not None else _prompt_from_stdin()
+    text = prompt if prompt is not None else stdin_text("a PROMPT")
     options: dict[str, Any] = {
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
@@ -80,6 +82,7 @@ def generate(
         "speculate": speculate,
         "block_size": block_size,
         "exact_copy_mode": exact_copy_mode,
+        "memory": memory,
     }
     asked = None if activations is None else activations.value
     with vx.load(
@@ -123,13 +126,3 @@ def _summary(finish_reason: str | None, stats: Mapping[str, Any]) -> str:
         parts.append(f"hit rate {stats['hits'] / n_accesses:.0%}")
     parts.append(f"read {format_bytes(stats['bytes_compressed_read'])}")
     return ", ".join(parts)
-
-
-def _prompt_from_stdin() -> str:
-    if sys.stdin.isatty():
-        raise typer.BadParameter("give a PROMPT, or pipe a text into standard input")
-    try:
-        return sys.stdin.buffer.read().decode("utf-8")
-    except UnicodeDecodeError as error:
-        value = error.object[error.start]
-        raise typer.BadParameter(f"standard input is not UTF-8 text: byte {error.start} is 0x{value:02x}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
@@ -15,6 +15,7 @@ from vortex_engine.decode.cost import CostModel
 from vortex_engine.decode.engine import prefill_spans
 from vortex_engine.decode.generation import Generation, Loaded
 from vortex_engine.decode.load import LoadedParts, load_parts
+from vortex_engine.decode.memory import check_memory, keep_memory, open_memory, recall_memory
 from vortex_engine.decode.options import GenerateArguments, GenerationOptions, prompt_token_ids, split_arguments
 from vortex_engine.decode.output import OutputText
 from vortex_engine.decode.result import GenerationResult, Piece
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from vortex_engine.state import SequenceState
+    from vortex_engine.state.lava_file import MemoryFile
 
 __all__ = ["Model", "load"]
 
@@ -184,6 +186,7 @@ class Model:
             min_confidence: a draft whose estimated probability is lower ends its block.
             entropy_top_k: drafters estimate that probability among so many of the most likely tokens.
             exact_copy_mode: for a text that copies from its prompt: spans are drafted from the prompt alone.
+            memory: a file of `memorize`; the text begins with what the model's LAVA layers remember.
 
         Returns:
             Text, ids, why it ended, and stats: speeds (tokens_per_s, prefill_tokens_per_s, ttft_s, tokens_per_sweep),
@@ -193,6 +196,7 @@ class Model:
         Raises:
             PromptError: an empty prompt, or one longer than the context.
             CorruptTileError: a weight's bytes on disk changed.
+            StateFileError: `memory` is missing, damaged or was written by another model.
             ValueError: a wrong argument.
         """
         text: list[str] = []
@@ -210,7 +214,47 @@ class Model:
         check_drafters(rules, self._second, has_heads=self._decoder.multi_token is not None)
         self._check_open()
         prompt_ids = prompt_token_ids(prompt, self._tokenizer, self.vocab_size, self.context_length)
-        return self._pieces(prompt_ids, params, rules)
+        memory = None if rules.memory is None else open_memory(self._parts, rules.memory)
+        return self._pieces(prompt_ids, params, rules, memory)
+
+    def memorize(
+        self,
+        prompt: str | Sequence[int],
+        path: str | os.PathLike[str],
+        *,
+        memory: str | os.PathLike[str] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> int:
+        """Read a text and write what the LAVA layers remember of it to a safetensors file.
+
+        What recurrence and window attention carry is no part of it. The file is for this model, packed as it is.
+
+        Args:
+            prompt: text or ids, of any length the model takes.
+            path: of the file, replaced whole or not at all.
+            memory: such a file to begin with, perhaps `path` itself: the new one remembers both texts.
+            progress: told the tokens read so far and of the whole text, after every chunk.
+
+        Returns:
+            Slots in use, over all layers.
+
+        Raises:
+            PromptError: an empty prompt, or one longer than the context.
+            StateFileError: `memory` is missing, damaged or was written by another model.
+            MachineError: the file cannot be written; what was there is as it was.
+            ValueError: the model has no LAVA layers.
+        """
+        self._check_open()
+        ids = np.asarray(prompt_token_ids(prompt, self._tokenizer, self.vocab_size, self.context_length), np.int64)
+        state = self._decoder.new_state(len(ids))
+        check_memory(self._parts, state)
+        if memory is not None:
+            recall_memory(self._parts, state, open_memory(self._parts, memory))
+        for start, end in prefill_spans(len(ids), self._parts.prefill_chunk):
+            self._forward(ids[start:end], state, "none")
+            if progress is not None:
+                progress(end, len(ids))
+        return keep_memory(self._parts, state, path)
 
     @overload
     def logits(self, prompt: str | Sequence[int], framework: Literal["numpy"] = "numpy") -> NDArray[np.float32]: ...
@@ -289,10 +333,14 @@ class Model:
     ) -> Generation:
         return Generation(self._loaded, prompt_ids, params, rules, n_allowed, self._constraint(rules))
 
-    def _pieces(self, prompt_ids: list[int], params: SamplingParams, rules: GenerationOptions) -> Iterator[Piece]:
+    def _pieces(
+        self, prompt_ids: list[int], params: SamplingParams, rules: GenerationOptions, memory: MemoryFile | None
+    ) -> Iterator[Piece]:
         before = self._parts.pager.counters()
         n_allowed = min(rules.max_new_tokens, self.context_length - len(prompt_ids))
         generation = self._generation(prompt_ids, params, rules, n_allowed)
+        if memory is not None:
+            recall_memory(self._parts, generation.state, memory)
         output = OutputText(
             self._tokenizer.stream(prompt_ids), rules.stops, frozenset() if rules.ignore_eos else self._eos, n_allowed
         )

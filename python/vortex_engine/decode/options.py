@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
@@ -41,6 +42,7 @@ class GenerateArguments(TypedDict, total=False):
     min_confidence: float
     entropy_top_k: int
     exact_copy_mode: bool
+    memory: str | os.PathLike[str] | None
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class GenerationOptions:
     min_confidence: float = 0.0
     entropy_top_k: int = 64
     exact_copy_mode: bool = False
+    memory: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         positive_integer("max_new_tokens", self.max_new_tokens)
@@ -65,6 +68,8 @@ class GenerationOptions:
         _check_drafters(self.speculate)
         if self.block_size is not None and positive_integer("block_size", self.block_size) > MAX_BLOCK_SIZE:
             raise ValueError(f"block_size must be at most {MAX_BLOCK_SIZE}, got {self.block_size}")
+        if self.memory is not None and not isinstance(self.memory, (str, os.PathLike)):
+            raise ValueError(f"memory must be the path of a file of `Model.memorize`, got {self.memory!r}")
         positive_integer("entropy_top_k", self.entropy_top_k)
         confidence = self.min_confidence
         if isinstance(confidence, bool) or not isinstance(confidence, Real) or not 0 <= confidence <= 1:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vortex_engine.layers.differentiable import normalise
 from vortex_engine.state import LavaState
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class TrainableLava(nn.Module):
         self.k_proj = nn.Linear(hidden_size, shape.key_dim, bias=False)
         self.v_proj = nn.Linear(hidden_size, shape.value_dim, bias=False)
         self.o_proj = nn.Linear(shape.n_heads * shape.value_dim, hidden_size, bias=False)
-        self.log_scale = nn.Parameter(torch.full((shape.n_heads,), math.log(scale or shape.key_dim**0.5)))
+        self.log_scale = nn.Parameter(torch.full((shape.n_heads,), math.log(scale or shape.key_dim**0.5 / 4)))
 
     def forward(self, x: Tensor, written: Tensor | None = None) -> Tensor:
         """The layer on whole sequences, each from an empty memory.
@@ -50,7 +51,9 @@ class TrainableLava(nn.Module):
         shape, (batch, length, _) = self.shape, x.shape
         reading = x[:, :: shape.read_every]
         q = self._unit(self.q_proj(reading)).view(batch, -1, shape.n_heads, shape.key_dim).transpose(1, 2)
-        q = q * self.log_scale.exp().to(q.dtype)[:, None, None]
+        positions = torch.arange(0, length, shape.read_every, dtype=torch.float64, device=x.device)
+        factors = (1.0 + torch.log(positions + 1.0)).to(q.dtype)  # `length_factors` of the layer
+        q = q * (self.log_scale.exp().to(q.dtype)[:, None] * factors)[..., None]
         k = self._unit(self.k_proj(x))[:, None].expand(-1, shape.n_heads, -1, -1)
         v = self.v_proj(x)[:, None].expand(-1, shape.n_heads, -1, -1)
         if written is None and shape.read_every == 1:
@@ -69,7 +72,7 @@ class TrainableLava(nn.Module):
         """Each key's or query's share of the columns, divided by its root mean square and sqrt(key_dim)."""
         dim = self.shape.key_dim
         heads = rows.view(*rows.shape[:2], -1, dim)
-        return (functional.rms_norm(heads, (dim,), eps=_EPS) * dim**-0.5).flatten(-2)
+        return normalise(heads, heads.new_full((dim,), dim**-0.5), _EPS).flatten(-2)
 
 
 def visible(length: int, written: Tensor | None, device: torch.device) -> Tensor:

@@ -68,10 +68,27 @@ class TrainableMixer(nn.Module):
         if length <= shape.window:
             mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         else:
-            ones = torch.ones(length, length, dtype=torch.bool, device=x.device)
-            seen = ones.tril() & ones.triu(1 - shape.window)
-            mixed = functional.scaled_dot_product_attention(q, k, v, seen)
+            mixed = _attend_window(q, k, v, shape.window)
         return self.o_proj(mixed.transpose(1, 2).flatten(2))
+
+
+def _attend_window(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+    """Attention of each row [B, H, L, D] to the last `window` rows: a block of so many sees itself and one more."""
+    shape, length = q.shape, q.shape[2]
+    n_blocks = -(-length // window)
+    padding = n_blocks * window - length
+    blocks = functional.pad(q, (0, 0, 0, padding)).reshape(-1, n_blocks, window, shape[3])
+
+    def with_before(rows: Tensor) -> Tensor:
+        padded = functional.pad(rows, (0, 0, window, padding)).reshape(-1, n_blocks + 1, window, shape[3])
+        return torch.cat((padded[:, :-1], padded[:, 1:]), dim=2)
+
+    columns = torch.arange(2 * window, device=q.device)
+    behind = torch.arange(window, 2 * window, device=q.device)[:, None] - columns
+    seen = ((behind >= 0) & (behind < window)).repeat(n_blocks, 1, 1)
+    seen[0, :, :window] = False  # before the first row there is none
+    mixed = functional.scaled_dot_product_attention(blocks, with_before(k), with_before(v), seen)
+    return mixed.reshape(*shape[:2], -1, shape[3])[:, :, :length]
 
 
 def _rotated(x: Tensor, angles: Tensor) -> Tensor:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from vortex_engine.layers.differentiable import convolve, scan
+from vortex_engine.layers.differentiable import convolve, normalise, scan
 
 if TYPE_CHECKING:
     from vortex_engine.layers.ssm import SSMShape
@@ -61,6 +60,9 @@ class TrainableSSM(nn.Module):
             grouped = (len(x), shape.n_groups, shape.n_state, -1)
             b, c = b.reshape(grouped), c.reshape(grouped)
         y = scan(u, steps.mT, -self.A_log.exp(), b, c, self.D, gate.mT, self.dt_bias)
-        parts = y.mT.reshape(*x.shape[:2], shape.n_groups, -1)
-        normed = functional.rms_norm(parts, parts.shape[-1:], eps=self.norm_eps).flatten(2)
+        rows = y.mT
+        if shape.n_groups == 1:
+            return self.out_proj(normalise(rows, self.norm.weight, self.norm_eps))
+        parts = rows.reshape(*x.shape[:2], shape.n_groups, -1)
+        normed = normalise(parts, parts.new_ones(parts.shape[-1]), self.norm_eps).flatten(2)
         return self.out_proj(normed * self.norm.weight)

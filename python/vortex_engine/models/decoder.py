@@ -5,17 +5,16 @@ h = embed(ids); per layer h += attention(norm(h)), h += mlp(norm(h)); logits = h
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vortex_engine import ops
-from vortex_engine.layers import PagedLinear, RMSNorm
 from vortex_engine.models.config import DecoderConfig, parse_config
-from vortex_engine.models.draft_head import drafts_with_whole_head
 from vortex_engine.models.effort import FULL, Effort
+from vortex_engine.models.ends import Ends
 from vortex_engine.models.multi_token import multi_token_heads
 from vortex_engine.models.rope import inverse_frequencies
 from vortex_engine.models.tensors import TensorTable
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["MAX_SIBLINGS", "Decoder", "build", "parse_config"]
 
 MAX_SIBLINGS = 16  # of one sweep: positions that a cache has besides its capacity
-
-_EMBEDDING = "model.embed_tokens.weight"
-_HEAD = "lm_head.weight"
 
 
 def build(directory: C3Directory, pager: Any, handles: dict[str, int], ctx: OpContext, activations: str) -> Decoder:
@@ -55,29 +51,13 @@ class Decoder:
         self._pager = pager
         self._inv_freq = inverse_frequencies(config.rope, config.head_dim)
         wiring = _Wiring(config, TensorTable(directory, handles), activations)
-        vocab_shape = (config.vocab_size, config.hidden_size)
-        self._embedding = wiring.table.matrix(_EMBEDDING, vocab_shape)
+        self._ends = Ends(ctx, pager, directory, wiring.table, config, activations, eps=config.rms_norm_eps)
         layers = [wiring.layer(i) for i in range(config.num_hidden_layers)]
-        self._norm = RMSNorm(ctx, wiring.table.vector("model.norm.weight", config.hidden_size), config.rms_norm_eps)
-        if config.tie_word_embeddings:
-            wiring.sweep.append(self._embedding)
-            head = ops.Projections((self._embedding,), (None,))
-        else:
-            head = wiring.projections([("lm_head", config.vocab_size)], config.hidden_size, bias=False)
-        whole_head = drafts_with_whole_head(directory, _EMBEDDING if config.tie_word_embeddings else _HEAD)
-        self.drafted = head.handles if whole_head else ()
-        self._planes = {
-            "all": _Planes(layers, self._linear(head, activations, "all")),
-            "prefix": _Planes(
-                [replace(layer, planes="prefix") for layer in layers],
-                self._linear(head, activations, "resident" if self.drafted else "prefix"),
-            ),
-        }
-        output = {planes: parts.head for planes, parts in self._planes.items()}
-        self.multi_token = multi_token_heads(ctx, pager, wiring.table, config, output, activations)
-        self.sweep = tuple(wiring.sweep)
-        self.has_residuals = any(bool(matrix.tiles.residual_bytes.any()) for matrix in directory.matrices.values())
-        self.unused_tensors = wiring.table.unused(tied_head=_HEAD if config.tie_word_embeddings else None)
+        self._layers = {"all": layers, "prefix": [replace(layer, planes="prefix") for layer in layers]}
+        self.sweep = (*wiring.sweep, self._ends.head)
+        self.drafted, self.has_residuals = self._ends.drafted, self._ends.has_residuals
+        self.multi_token = multi_token_heads(ctx, pager, wiring.table, config, self._ends.output, activations)
+        self.unused_tensors = wiring.table.unused(tied_head=self._ends.tied_head)
 
     def new_state(self, capacity: int) -> SequenceState:
         """An empty sequence with room for `capacity` positions."""
@@ -101,20 +81,18 @@ class Decoder:
     ) -> NDArray[np.float32]:
         """As `LanguageModel.forward`."""
         start, n_rows = state.length, token_ids.shape[0] - (0 if depths is None else len(depths))
-        planes = self._planes[effort.planes]
         positions = np.arange(start, start + n_rows, dtype=np.int64)
         if depths is not None:
             positions = np.concatenate((positions, start + depths))
         rotation = ops.rope_table(self._ctx, positions, self._inv_freq)
-        h = ops.embed_rows(self._ctx, self._pager, self._embedding, token_ids, effort.planes)
-        for layer, cache in zip(planes.layers[: effort.n_layers], state.kv.layers, strict=False):
+        h = self._ends.embed(token_ids, effort.planes)
+        for layer, cache in zip(self._layers[effort.planes][: effort.n_layers], state.kv.layers, strict=False):
             ops.decoder_layer(self._ctx, self._pager, layer, h, rotation, cache, start, depths)
         state.kv.length = start + n_rows
-        rows = {"all": h, "last": h[-1:], "none": h[:0]}[logits]
-        normed = self._norm(rows) if len(rows) else rows
+        normed = self._ends.normed(h, logits)
         if kept := hidden_rows(state):
             kept.append(n_rows, normed if effort == FULL else None, 0 if depths is None else len(depths))
-        return planes.head(normed)[0] if len(rows) else np.empty((0, self.config.vocab_size), np.float32)
+        return self._ends.logits(normed, effort.planes)
 
     def adopt(self, state: SequenceState, slot: int) -> None:
         """As `LanguageModel.adopt`."""
@@ -123,17 +101,6 @@ class Decoder:
         state.kv.length += 1
         if kept := hidden_rows(state):
             kept.adopt(slot)
-
-    def _linear(self, rows: ops.Projections, activations: str, planes: str) -> PagedLinear:
-        return PagedLinear(self._ctx, self._pager, rows.handles, rows.biases, activations, planes)
-
-
-@dataclass(frozen=True)
-class _Planes:
-    """The parts that read weights, for one choice of planes."""
-
-    layers: list[ops.DecoderLayer]
-    head: PagedLinear
 
 
 class _Wiring:

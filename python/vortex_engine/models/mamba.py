@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vortex_engine import ops
 from vortex_engine.layers import PagedLinear, RMSNorm, SelectiveMixer, SelectiveWeights, SSMLayer, SSMWeights
-from vortex_engine.models.draft_head import drafts_with_whole_head
 from vortex_engine.models.effort import FULL, Effort
+from vortex_engine.models.ends import Ends
 from vortex_engine.models.mamba_config import MambaConfig, parse_config
 from vortex_engine.models.tensors import TensorTable
 from vortex_engine.state import KVState, RecurrentState, SequenceState, recurrent_layers
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Mamba", "build", "parse_config"]
 
-_EMBEDDING = "backbone.embeddings.weight"
-_HEAD = "lm_head.weight"
 
 Planes = Literal["all", "prefix"]
 
@@ -62,20 +59,21 @@ class Mamba:
         self._pager = pager
         table = TensorTable(directory, handles)
         wiring = _Wiring(config, table, ctx, pager, activations)
-        vocab_shape = (config.vocab_size, config.hidden_size)
-        self._embedding = table.matrix(_EMBEDDING, vocab_shape)
+        self._ends = Ends(
+            ctx,
+            pager,
+            directory,
+            table,
+            config,
+            activations,
+            eps=config.norm_eps,
+            embedding="backbone.embeddings.weight",
+            norm="backbone.norm_f.weight",
+        )
         self._layers = [wiring.layer(f"backbone.layers.{i}.") for i in range(config.num_hidden_layers)]
-        self._norm = RMSNorm(ctx, table.vector("backbone.norm_f.weight", config.hidden_size), config.norm_eps)
-        head_name = _EMBEDDING if config.tie_word_embeddings else _HEAD
-        head = self._embedding if config.tie_word_embeddings else table.matrix(_HEAD, vocab_shape)
-        self.sweep = (*wiring.sweep, head)
-        self.drafted = (head,) if drafts_with_whole_head(directory, head_name) else ()
-        self._head: dict[Planes, PagedLinear] = {
-            "all": PagedLinear(ctx, pager, [head], [None], activations),
-            "prefix": PagedLinear(ctx, pager, [head], [None], activations, "resident" if self.drafted else "prefix"),
-        }
-        self.has_residuals = any(bool(matrix.tiles.residual_bytes.any()) for matrix in directory.matrices.values())
-        self.unused_tensors = table.unused(tied_head=_HEAD if config.tie_word_embeddings else None)
+        self.sweep = (*wiring.sweep, self._ends.head)
+        self.drafted, self.has_residuals = self._ends.drafted, self._ends.has_residuals
+        self.unused_tensors = table.unused(tied_head=self._ends.tied_head)
 
     def new_state(self, capacity: int) -> SequenceState:
         """An empty sequence with room for `capacity` positions, none of which takes any memory."""
@@ -100,15 +98,12 @@ class Mamba:
         if depths is not None:
             raise ValueError("[forward] depths must be None: a recurrent state follows one chain, it takes no siblings")
         recurrent, planes = recurrent_layers(state), effort.planes
-        h = ops.embed_rows(self._ctx, self._pager, self._embedding, token_ids, planes)
+        h = self._ends.embed(token_ids, planes)
         for index, layer in enumerate(self._layers[: effort.n_layers]):
             h += layer.mixers[planes](layer.norm(h), recurrent, index)
         recurrent.end(len(token_ids))
         state.kv.length += len(token_ids)
-        rows = {"all": h, "last": h[-1:], "none": h[:0]}[logits]
-        if not len(rows):
-            return np.empty((0, self.config.vocab_size), np.float32)
-        return self._head[planes](self._norm(rows))[0]
+        return self._ends.logits(self._ends.normed(h, logits), planes)
 
     def adopt(self, state: SequenceState, slot: int) -> None:
         """Never called: there are no siblings."""

@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vortex_engine import ops
-from vortex_engine.layers import PagedLinear, RMSNorm
-from vortex_engine.models.draft_head import drafts_with_whole_head
 from vortex_engine.models.effort import FULL, Effort
+from vortex_engine.models.ends import Ends
 from vortex_engine.models.multi_token import multi_token_heads
 from vortex_engine.models.tensors import TensorTable
 from vortex_engine.models.vortex_config import VortexConfig, parse_config
@@ -28,7 +27,6 @@ from vortex_engine.state import (
     SequenceState,
     StatePart,
     WindowState,
-    entropies,
     find_part,
     recurrent_layers,
 )
@@ -38,9 +36,6 @@ if TYPE_CHECKING:
     from vortex_engine.ops import OpContext
 
 __all__ = ["Vortex", "build", "parse_config"]
-
-_EMBEDDING = "model.embed_tokens.weight"
-_HEAD = "lm_head.weight"
 
 
 def build(directory: C3Directory, pager: Any, handles: dict[str, int], ctx: OpContext, activations: str) -> Vortex:
@@ -65,22 +60,12 @@ class Vortex:
         self._pager = pager
         table = TensorTable(directory, handles)
         wiring = VortexWiring(config, table, ctx, pager, activations)
-        vocab_shape = (config.vocab_size, config.hidden_size)
-        self._embedding = table.matrix(_EMBEDDING, vocab_shape)
+        self._ends = Ends(ctx, pager, directory, table, config, activations, eps=config.rms_norm_eps)
         self._layers = [wiring.layer(i) for i in range(config.num_hidden_layers)]
-        self._norm = RMSNorm(ctx, table.vector("model.norm.weight", config.hidden_size), config.rms_norm_eps)
-        head_name = _EMBEDDING if config.tie_word_embeddings else _HEAD
-        head = self._embedding if config.tie_word_embeddings else table.matrix(_HEAD, vocab_shape)
-        self.sweep = (*wiring.sweep, head)
-        self.drafted = (head,) if drafts_with_whole_head(directory, head_name) else ()
-        self._head: dict[Planes, PagedLinear] = {
-            "all": PagedLinear(ctx, pager, [head], [None], activations),
-            "prefix": PagedLinear(ctx, pager, [head], [None], activations, "resident" if self.drafted else "prefix"),
-        }
-        output: dict[str, PagedLinear] = {**self._head}
-        self.multi_token = multi_token_heads(ctx, pager, table, config, output, activations)
-        self.has_residuals = any(bool(matrix.tiles.residual_bytes.any()) for matrix in directory.matrices.values())
-        self.unused_tensors = table.unused(tied_head=_HEAD if config.tie_word_embeddings else None)
+        self.sweep = (*wiring.sweep, self._ends.head)
+        self.drafted, self.has_residuals = self._ends.drafted, self._ends.has_residuals
+        self.multi_token = multi_token_heads(ctx, pager, table, config, self._ends.output, activations)
+        self.unused_tensors = table.unused(tied_head=self._ends.tied_head)
 
     def new_state(self, capacity: int) -> SequenceState:
         """An empty sequence with room for `capacity` positions, none of which takes any memory."""
@@ -91,7 +76,7 @@ class Vortex:
             parts.append(WindowState([layer.attention.new_memory() for layer in layers if layer.attention is not None]))
         if config.lava is not None:
             banks = [layer.lava.new_bank() for layer in layers if layer.lava is not None]
-            parts.append(LavaState(banks, config.lava.write_every, config.lava.write_on_surprise))
+            parts.append(LavaState(self._ctx, banks, config.lava.write_every, config.lava.write_on_surprise))
         if config.depth_gating is not None:
             parts.append(GateState())
         if self.multi_token:
@@ -126,15 +111,16 @@ class Vortex:
         lava = find_part(state, LavaState)
         if lava is None or lava.surprises is None:
             return self._pass(token_ids, state, logits, effort)
-        # The surprise of a row is known after its pass, and must be known before the row can enter a bank: that bounds
-        # how long a pass may be.
-        longest = LavaState.WINDOW + 1
         outs: list[NDArray[np.float32]] = []
-        mark = state.snapshot()
+        mark, start = state.snapshot(), 0
         try:
-            for start in range(0, len(token_ids), longest):
-                found = self._pass(token_ids[start : start + longest], state, "all", effort)
+            while start < len(token_ids):
+                # The surprise of a row is known after its pass, and must be known before its window enters a bank, with
+                # the first row of the window after the next: there a pass ends.
+                end = start + 2 * LavaState.WINDOW - lava.length % LavaState.WINDOW
+                found = self._pass(token_ids[start:end], state, "all", effort)
                 outs.append({"all": found, "last": found[-1:], "none": found[:0]}[logits])
+                start = end
         except BaseException:
             state.rollback(mark)
             raise
@@ -153,7 +139,7 @@ class Vortex:
         effort: Effort,
     ) -> NDArray[np.float32]:
         recurrent, window, lava = recurrent_layers(state), find_part(state, WindowState), find_part(state, LavaState)
-        h = ops.embed_rows(self._ctx, self._pager, self._embedding, token_ids, effort.planes)
+        h = self._ends.embed(token_ids, effort.planes)
         gating, deep = self.config.depth_gating, None
         for index, layer in enumerate(self._layers[: effort.n_layers]):
             if gating is not None and index == gating.min_layers:
@@ -163,11 +149,8 @@ class Vortex:
                 layer[effort.planes].feed(h)
             elif index < gating.max_layers:
                 layer[effort.planes].feed(h, deep)
-        rows = {"all": h, "last": h[-1:], "none": h[:0]}[logits]
-        normed = self._norm(rows) if len(rows) else rows
-        found = np.empty((0, self.config.vocab_size), np.float32)
-        if len(rows):
-            found = self._head[effort.planes](normed)[0]
+        normed = self._ends.normed(h, logits)
+        found = self._ends.logits(normed, effort.planes)
         if lava is not None:
             lava.record(token_ids, found)
         for part in state.parts:
@@ -182,5 +165,5 @@ class Vortex:
         """Which rows go on through the MLPs of deeper layers, [T], by what the head makes of them as they are."""
         gating, gate = self.config.depth_gating, find_part(state, GateState)
         assert gating is not None and gate is not None
-        uncertainty = entropies(self._head[planes](self._norm(h))[0])
+        uncertainty = ops.entropies(self._ctx, self._ends.logits(self._ends.normed(h), planes))
         return ~gate.decide(uncertainty, gating.entropy, gating.entropy + gating.hysteresis)

@@ -9,7 +9,6 @@ from vortex_engine.state.lava import LavaMemory, LavaState
 from vortex_engine.state.lava_bank import LavaBank, fit_basis
 from vortex_engine.state.recurrent import RecurrentLayer, RecurrentState, recurrent_layers
 from vortex_engine.state.sequence import SequenceState, StatePart, find_part
-from vortex_engine.state.surprise import entropies
 from vortex_engine.state.window import WindowLayer, WindowState
 
 __all__ = [
@@ -25,7 +24,6 @@ __all__ = [
     "StatePart",
     "WindowLayer",
     "WindowState",
-    "entropies",
     "find_part",
     "fit_basis",
     "hidden_rows",

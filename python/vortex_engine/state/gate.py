@@ -24,7 +24,7 @@ class GateState(MarkedState):
         """Bytes of the switch's newest positions."""
         return self._shallow.n_bytes
 
-    def decide(self, entropies: NDArray[np.float64], low: float, high: float) -> NDArray[np.bool_]:
+    def decide(self, entropies: NDArray[np.float32], low: float, high: float) -> NDArray[np.bool_]:
         """Which rows of a pass are shallow, [T]: to `low` they are, above `high` not, between as the row before.
 
         Args:

@@ -18,6 +18,7 @@ from vortex_engine.state.positions import MarkedState, PositionRows
 from vortex_engine.state.surprise import Surprises
 
 if TYPE_CHECKING:
+    from vortex_engine.ops import OpContext
     from vortex_engine.state.lava_bank import LavaBank
 
 __all__ = ["LavaMemory", "LavaState"]
@@ -32,10 +33,11 @@ class LavaMemory:
 
     Attributes:
         bank: what windows before the last entered one but one have written.
+        offset: positions that what the bank held before the sequence is older by.
     """
 
     def __init__(self, bank: LavaBank, window: int) -> None:
-        self.bank = bank
+        self.bank, self.offset = bank, 0
         self._window = window
         self._keys = PositionRows(bank.dim, 3 * window)
         self._values = PositionRows(bank.value_dim, 3 * window)
@@ -66,12 +68,21 @@ class LavaMemory:
         """
         while self._n_entered < window - 1:
             begin = self._n_entered * self._window
-            positions, importance = written(begin, begin + self._window)
             self._events.append((begin + 2 * self._window, self.bank.begin()))
             self._n_entered += 1
-            if len(positions):
-                keys, values = (rows.rows(begin, begin + self._window) for rows in (self._keys, self._values))
-                self.bank.insert(keys[positions - begin], values[positions - begin], positions, importance)
+            self._insert(begin, begin + self._window, written)
+
+    def finish(self, length: int, written: Callable[[int, int], tuple[NDArray[np.int64], Floats]]) -> None:
+        """Let all that `length` positions have written go into the bank; the sequence does not go on."""
+        for begin in range(self._n_entered * self._window, length, self._window):
+            self._insert(begin, min(begin + self._window, length), written)
+        self._n_entered = -(-length // self._window)
+
+    def _insert(self, begin: int, end: int, written: Callable[[int, int], tuple[NDArray[np.int64], Floats]]) -> None:
+        positions, importance = written(begin, end)
+        if len(positions):
+            keys, values = (rows.rows(begin, end)[positions - begin] for rows in (self._keys, self._values))
+            self.bank.insert(keys, values, positions + self.offset, importance)
 
     def recent(self, window: int, end: int) -> tuple[int, Floats, Floats]:
         """The first position that rows of this window see, and keys and values from there to before `end`."""
@@ -99,19 +110,22 @@ class LavaState(MarkedState):
 
     Attributes:
         surprises: of the newest positions; None where the model writes for their place alone.
+        offset: positions of earlier sequences, which the banks may remember.
     """
 
     WINDOW = 64
 
-    def __init__(self, banks: Sequence[LavaBank], write_every: int, write_on_surprise: float) -> None:
+    def __init__(self, ctx: OpContext, banks: Sequence[LavaBank], write_every: int, write_on_surprise: float) -> None:
         """
         Args:
+            ctx: what surprises are computed on.
             write_every: positions that are multiples of it are written; 0 for none.
             write_on_surprise: nats of surprise above which a position is written; 0 for off.
         """
         super().__init__()
         self.layers = tuple(LavaMemory(bank, self.WINDOW) for bank in banks)
-        self.surprises = Surprises() if write_on_surprise else None
+        self.surprises = Surprises(ctx) if write_on_surprise else None
+        self.offset = 0
         self._write_every, self._threshold = write_every, write_on_surprise
 
     @property
@@ -128,6 +142,34 @@ class LavaState(MarkedState):
             importance = self.surprises.of(begin, end)
             chosen |= importance > self._threshold
         return positions[chosen], importance[chosen]
+
+    def recall(self, banks: Sequence[LavaBank], offset: int) -> None:
+        """Begin with what earlier sequences of `offset` positions in all have left in these banks, one a layer.
+
+        Raises:
+            ValueError: the sequence has begun, or the number of banks is not that of its layers.
+        """
+        if self.length or len(banks) != len(self.layers):
+            raise ValueError(
+                f"[LavaState] a sequence of {self.length} positions and {len(self.layers)} memories cannot begin with "
+                f"{len(banks)} banks"
+            )
+        self.offset = offset
+        for layer, bank in zip(self.layers, banks, strict=True):
+            layer.bank, layer.offset = bank, offset
+
+    def finish(self) -> tuple[tuple[LavaBank, ...], int]:
+        """All that the sequence has written is put into its banks, which are returned with the `offset` of the next
+        sequence; this one does not go on.
+
+        Raises:
+            ValueError: a mark is open.
+        """
+        if self.is_marked:
+            raise ValueError("[LavaState] a sequence with an open mark cannot be finished; commit or roll back")
+        for layer in self.layers:
+            layer.finish(self.length, self.written)
+        return tuple(layer.bank for layer in self.layers), self.offset + self.length
 
     def record(self, token_ids: NDArray[np.int64], logits: Floats) -> None:
         """Before `end`: all logits [T, vocab] of the pass; does nothing where surprises are not asked for."""

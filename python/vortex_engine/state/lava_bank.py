@@ -14,7 +14,7 @@ from vortex_engine import _native, ops
 from vortex_engine.errors import StateFileError
 from vortex_engine.ops import cpu
 from vortex_engine.state.lava_basis import fit_basis, stored_basis
-from vortex_engine.state.lava_file import read_bank, write_bank
+from vortex_engine.state.lava_file import BankParts, read_bank, write_bank
 
 if TYPE_CHECKING:
     from vortex_engine.ops import OpContext
@@ -27,6 +27,9 @@ I64 = NDArray[np.int64]
 
 class LavaBank:
     """An inverted file that learns while it is used: slots are added, overwritten and removed, lists split and merge.
+
+    Lists are those of k-means by direction: a key belongs to the list with whose direction it scores highest, and a
+    query probes the lists with whose directions it does.
 
     A slot is a key, a value, the position that wrote it and an importance. What the bank answers is a function of the
     calls alone: no bit depends on threads or SIMD level. Several threads may search and read at once; one that writes
@@ -47,7 +50,7 @@ class LavaBank:
         capacity: int,
         nlist: int,
         contents: str = "fp16",
-        ema: float = 0.005,
+        ema: float = 0.0,
         half_life: float = 65536.0,
         key_basis: F32 | None = None,
         value_basis: F32 | None = None,
@@ -55,7 +58,7 @@ class LavaBank:
         """
         Args:
             ctx: what searches and reads run on.
-            ema: the least rate at which a centroid follows the keys that arrive; below it, the mean of all.
+            ema: the least rate at which a centroid follows the keys that arrive; 0 for the mean of its list's keys.
             half_life: positions that weigh as much as an importance of 1 when a full bank gives up a slot; `math.inf`
                 for importance alone.
             key_basis, value_basis: [rank, dim], [rank, value_dim] float32 with orthonormal rows, as `fit_basis` makes
@@ -203,7 +206,11 @@ class LavaBank:
         Raises:
             MachineError: it cannot be written; what was there is as it was.
         """
-        write_bank(Path(path), self._options(), self.native.state())
+        write_bank(Path(path), *self.parts())
+
+    def parts(self) -> BankParts:
+        """What it was made with, and every array that decides what it answers."""
+        return self._options(), self.native.state()
 
     @classmethod
     def load(
@@ -215,10 +222,17 @@ class LavaBank:
             dim, value_dim: what its widths must be; None for any.
 
         Raises:
-            StateFileError: a file that is damaged, no bank, of another format number or of another width.
+            StateFileError: a file that is missing, damaged, no bank, of another format number or of another width.
             MachineError: it cannot be read.
         """
-        options, arrays = read_bank(Path(path))
+        return cls.from_parts(ctx, read_bank(Path(path)), os.fspath(path), dim=dim, value_dim=value_dim)
+
+    @classmethod
+    def from_parts(
+        cls, ctx: OpContext, parts: BankParts, path: str, *, dim: int | None = None, value_dim: int | None = None
+    ) -> LavaBank:
+        """The bank whose `parts` these are; `path` is where they were read from. As `load`."""
+        options, arrays = parts
         for name, wanted in (("dim", dim), ("value_dim", value_dim)):
             if wanted is not None and options[name] != wanted:
                 raise StateFileError(f"[lava_bank] {path} must have {name} {wanted}, got {options[name]}")
@@ -231,6 +245,6 @@ class LavaBank:
 
     def export(self) -> dict[str, NDArray[Any]]:
         """What it stores: ids, keys, values (as the contents decode), positions, importance and lists of the slots in
-        the order of their ids; centroids and is_alive of every list that ever was.
+        the order of their ids; centroids (directions of length 1) and is_alive of every list that ever was.
         """
         return self.native.export()

@@ -1,30 +1,19 @@
-"""A LAVA bank in a safetensors file: every array that decides what it answers, what it was made with, and a checksum.
-
-Metadata: `format` names the kind of file, `bank` is a JSON object with the format number, the bank's sizes and the
-dtype and length of every array, `crc32c` the checksum of `bank` and of the arrays in the order of their names.
-"""
+"""LAVA banks in files: one bank, or what a sequence has left in the banks of all layers of a model."""
 
 from __future__ import annotations
 
-import json
-import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from vortex_engine.errors import StateFileError
+from vortex_engine.state.checked_file import Arrays, read_checked, write_checked
 
-from vortex_engine import _native
-from vortex_engine.c3.files import write_atomically
-from vortex_engine.errors import MachineError, StateFileError
+__all__ = ["MEMORY", "BankParts", "MemoryFile", "read_bank", "read_memory", "write_bank", "write_memory"]
 
-__all__ = ["FORMAT_NUMBER", "read_bank", "write_bank"]
-
-FORMAT = "vortex_engine.lava_bank"
-FORMAT_NUMBER = 1
-OPTIONS = {
+BANK, MEMORY = "lava_bank", "lava_memory"
+_NUMBER = 2
+_OPTIONS = {
     "dim": int,
     "value_dim": int,
     "capacity": int,
@@ -34,7 +23,7 @@ OPTIONS = {
     "half_life": float,
 }
 
-Arrays = dict[str, NDArray[Any]]
+BankParts = tuple[dict[str, Any], Arrays]  # what a bank was made with, and every array that decides what it answers
 
 
 def write_bank(path: Path, options: dict[str, Any], arrays: Arrays) -> None:
@@ -43,58 +32,73 @@ def write_bank(path: Path, options: dict[str, Any], arrays: Arrays) -> None:
     Raises:
         MachineError: it cannot be written; an older file is as it was.
     """
-    kinds = {name: [str(array.dtype), len(array)] for name, array in sorted(arrays.items())}
-    bank = json.dumps({"number": FORMAT_NUMBER, "options": options, "arrays": kinds}, sort_keys=True)
-    metadata = {"format": FORMAT, "bank": bank, "crc32c": str(_checksum(bank, arrays))}
-    try:
-        write_atomically(path, save(arrays, metadata))
-    except OSError as error:
-        raise MachineError(f"[lava_bank] cannot write {path}: {error}; what was there is as it was") from error
+    write_checked(path, BANK, _NUMBER, {"options": options}, arrays)
 
 
-def read_bank(path: Path) -> tuple[dict[str, Any], Arrays]:
+def read_bank(path: Path) -> BankParts:
     """Options and arrays of a file, which are what was written.
 
     Raises:
-        StateFileError: it is damaged, no bank, or of another format number.
+        StateFileError: it is missing, damaged, no bank, or of another format number.
         MachineError: it cannot be read.
     """
-    try:
-        with cast("Any", safe_open)(os.fspath(path), framework="np") as file:  # it has no types
-            metadata: dict[str, str] = file.metadata() or {}
-            names = file.keys()  # safe_open is no mapping
-            arrays: Arrays = {name: np.ascontiguousarray(file.get_tensor(name)) for name in names}
-    except OSError as error:
-        raise MachineError(f"[lava_bank] cannot read {path}: {error}") from error
-    except (SafetensorError, TypeError, ValueError) as error:
-        raise StateFileError(f"[lava_bank] {path} is not a whole safetensors file: {error}") from error
-    if metadata.get("format") != FORMAT:
-        raise StateFileError(f"[lava_bank] {path} must hold a LAVA bank, got format {metadata.get('format')!r}")
-    bank = metadata.get("bank", "")
-    if metadata.get("crc32c") != str(_checksum(bank, arrays)):
-        raise StateFileError(f"[lava_bank] {path} is damaged: its checksum is not that of its contents")
-    return _options(path, bank, arrays), arrays
+    about, arrays = read_checked(path, BANK, _NUMBER)
+    return _options(path, BANK, about.get("options")), arrays
 
 
-def _options(path: Path, text: str, arrays: Arrays) -> dict[str, Any]:
-    try:
-        bank: dict[str, Any] = json.loads(text)
-        number, options, kinds = bank["number"], dict[str, Any](bank["options"]), bank["arrays"]
-    except (RecursionError, TypeError, KeyError, ValueError) as error:
-        raise StateFileError(f"[lava_bank] {path} does not say what it holds: {error!r}") from error
-    if number != FORMAT_NUMBER:
-        raise StateFileError(
-            f"[lava_bank] {path} has format number {number!r}, this version reads {FORMAT_NUMBER}; save it again"
-        )
-    wanted = {name: [str(array.dtype), len(array)] for name, array in arrays.items() if array.ndim == 1}
-    known = {name: type(value) for name, value in options.items()} == OPTIONS
-    if kinds != wanted or len(wanted) != len(arrays) or not known:
-        raise StateFileError(f"[lava_bank] {path} contradicts itself: its arrays or sizes are not what it says")
-    return options
+@dataclass(frozen=True, eq=False)
+class MemoryFile:
+    """What sequences have left in a model's banks.
+
+    Attributes:
+        model_crc32c: of the weights that wrote it.
+        n_positions: of all the sequences.
+        banks: of the layers that have one, in order.
+    """
+
+    model_crc32c: int
+    n_positions: int
+    banks: tuple[BankParts, ...]
 
 
-def _checksum(bank: str, arrays: Arrays) -> int:
-    crc = _native.crc32c(bank.encode())
-    for name in sorted(arrays):
-        crc = _native.crc32c(cast("Any", arrays[name]), crc)
-    return crc
+def write_memory(path: Path, memory: MemoryFile) -> None:
+    """Replace `path`.
+
+    Raises:
+        MachineError: it cannot be written; an older file is as it was.
+    """
+    about = {
+        "model_crc32c": memory.model_crc32c,
+        "n_positions": memory.n_positions,
+        "banks": [options for options, _ in memory.banks],
+    }
+    arrays = {f"{i}.{name}": array for i, (_, bank) in enumerate(memory.banks) for name, array in bank.items()}
+    write_checked(path, MEMORY, _NUMBER, about, arrays)
+
+
+def read_memory(path: Path) -> MemoryFile:
+    """As it was written.
+
+    Raises:
+        StateFileError: it is missing, damaged, no memory, or of another format number.
+        MachineError: it cannot be read.
+    """
+    about, arrays = read_checked(path, MEMORY, _NUMBER)
+    crc, n_positions, banks = (about.get(name) for name in ("model_crc32c", "n_positions", "banks"))
+    # 2^52: the most that a bank takes for a position.
+    if type(crc) is not int or type(n_positions) is not int or not 0 <= n_positions < 2**52 or type(banks) is not list:
+        raise StateFileError(f"[{MEMORY}] {path} contradicts itself: its sizes are not what it says")
+    parts: list[BankParts] = [(_options(path, MEMORY, options), {}) for options in cast("list[Any]", banks)]
+    for name, array in arrays.items():
+        layer, dot, rest = name.partition(".")
+        if not dot or not layer.isascii() or not layer.isdigit() or int(layer) >= len(parts):
+            raise StateFileError(f"[{MEMORY}] {path} contradicts itself: it has no bank for {name!r}")
+        parts[int(layer)][1][rest] = array
+    return MemoryFile(crc, n_positions, tuple(parts))
+
+
+def _options(path: Path, kind: str, options: Any) -> dict[str, Any]:
+    found = cast("dict[str, Any]", options) if isinstance(options, dict) else {}
+    if {name: type(value) for name, value in found.items()} != _OPTIONS:
+        raise StateFileError(f"[{kind}] {path} contradicts itself: the sizes of a bank are not what they must be")
+    return found

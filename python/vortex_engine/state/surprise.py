@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
+from vortex_engine import ops
 from vortex_engine.state.positions import PositionRows
 
-__all__ = ["Surprises", "entropies"]
+if TYPE_CHECKING:
+    from vortex_engine.ops import OpContext
+
+__all__ = ["Surprises"]
 
 Floats = NDArray[np.float32]
 _MIN_ROWS = 192
@@ -20,7 +26,8 @@ class Surprises:
     are open those since the oldest.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ctx: OpContext) -> None:
+        self._ctx = ctx
         self._nats = PositionRows(1, _MIN_ROWS)
         self._logits: list[tuple[int, Floats]] = []  # (position of the first row, rows)
 
@@ -43,9 +50,8 @@ class Surprises:
         nats = np.zeros((len(token_ids), 1), np.float32)
         before = self._row(position - 1)
         if before is not None:
-            nats[0] = surprise(before, int(token_ids[0]))
-        for i in range(1, len(token_ids)):
-            nats[i] = surprise(logits[i - 1], int(token_ids[i]))
+            nats[:1, 0] = ops.token_surprises(self._ctx, before[None], token_ids[:1])
+        nats[1:, 0] = ops.token_surprises(self._ctx, logits[:-1], token_ids[1:])
         self._nats.put(position, nats, oldest)
         # Of a block that was rolled back, and of what no rollback reaches, nothing is needed.
         self._logits = [
@@ -66,21 +72,3 @@ class Surprises:
             if first <= position < first + len(rows):
                 return rows[position - first]
         return None
-
-
-def surprise(logits: Floats, token_id: int) -> float:
-    """-log softmax(logits)[token_id] of a row [vocab], in nats; computed in float64."""
-    wide = logits.astype(np.float64)
-    top = float(wide.max())
-    return top + float(np.log(np.exp(wide - top).sum())) - float(wide[token_id])
-
-
-def entropies(logits: Floats) -> NDArray[np.float64]:
-    """Entropy in nats of each row's distribution, [T] from [T, vocab]; computed in float64, row by row."""
-    found = np.empty(len(logits))
-    for i, row in enumerate(logits):
-        shifted = row.astype(np.float64) - float(row.max())
-        weights = np.exp(shifted)
-        total = float(weights.sum())
-        found[i] = np.log(total) - float((weights * shifted).sum()) / total
-    return found

@@ -1,4 +1,4 @@
-"""Train `nano`, the small code model that ships with the engine: `python -m vortex_engine.train.nano --help`."""
+"""Train `nano` and `nano-vortex`, the small code models of the engine: `python -m vortex_engine.train.nano --help`."""
 
 import argparse
 import shutil
@@ -23,16 +23,40 @@ from vortex_engine.train.tokenizer import END_OF_TEXT
 
 EXIT_INTERRUPTED = 130
 VOCAB_SIZE = 4096
-MODEL_SECTION = {
-    "model_type": "llama",
-    "vocab_size": VOCAB_SIZE,
-    "hidden_size": 320,
-    "intermediate_size": 864,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 5,
-    "num_key_value_heads": 1,
-    "head_dim": 64,
-    "max_position_embeddings": 1024,
+MODEL_SECTIONS = {
+    "llama": {
+        "model_type": "llama",
+        "vocab_size": VOCAB_SIZE,
+        "hidden_size": 320,
+        "intermediate_size": 864,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 5,
+        "num_key_value_heads": 1,
+        "head_dim": 64,
+        "max_position_embeddings": 1024,
+    },
+    # As many parameters, multi-token heads included.
+    "vortex": {
+        "model_type": "vortex",
+        "vocab_size": VOCAB_SIZE,
+        "hidden_size": 320,
+        "intermediate_size": 588,
+        "num_hidden_layers": 4,
+        "layer_parts": [["conv", "ssm", "mlp"], ["conv", "ssm", "lava", "mlp"]] * 2,
+        "ssm_num_heads": 10,
+        "ssm_head_dim": 32,
+        "ssm_state_size": 32,
+        "ssm_n_groups": 1,
+        "ssm_conv_kernel": 4,
+        "lava_num_heads": 5,
+        "lava_key_dim": 64,
+        "lava_value_dim": 64,
+        "lava_clusters": 64,
+        "lava_cluster_top": 8,
+        "lava_top_k": 64,
+        "lava_capacity": 65536,
+        "mtp_k": 2,
+    },
 }
 BLOCK_TOKENS = 1024
 # Python and Rust in full, the rest thinned: the corpus is larger than what one short run on a CPU can read.
@@ -46,6 +70,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m vortex_engine.train.nano", description=__doc__)
     parser.add_argument("--corpus", type=Path, nargs="+", required=True, help="gzip JSONL files to train on")
     parser.add_argument("--valid", type=Path, required=True, help="gzip JSONL file for validation figures only")
+    parser.add_argument("--architecture", choices=sorted(MODEL_SECTIONS), default="llama")
     parser.add_argument("--work-dir", type=Path, required=True, help="tokenizer, packed tokens, checkpoints, metrics")
     budget = parser.add_mutually_exclusive_group(required=True)
     budget.add_argument("--steps", type=int, help="train up to this step")
@@ -101,7 +126,7 @@ def _config(args: argparse.Namespace, prepared: Prepared) -> TrainConfig:
     return TrainConfig(
         out=args.work_dir,
         seed=args.seed,
-        model=MODEL_SECTION,
+        model=MODEL_SECTIONS[args.architecture],
         data=DataSection(
             train=args.corpus,
             valid=[args.valid],

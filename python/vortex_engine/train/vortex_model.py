@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vortex_engine.layers.differentiable import gated
 from vortex_engine.layers.trainable_lava import TrainableLava
 from vortex_engine.layers.trainable_mixer import TrainableMixer
 from vortex_engine.layers.trainable_ssm import TrainableSSM
@@ -26,7 +27,7 @@ class _Mlp(nn.Module):
         self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(gated(self.gate_proj(x), self.up_proj(x)))
 
 
 class _Layer(nn.Module):
