@@ -8,6 +8,8 @@ from typing import Any
 from benchmarks.bad.ngram_plot import draw_ngram
 from benchmarks.bad.report import draw_budgets
 from benchmarks.ssm.report import draw_scans
+from benchmarks.vortex.context_plot import draw_context
+from benchmarks.vortex.report import draw_parts
 from vortex_engine.bench import Curve, CurvePoint, Rates
 from vortex_engine.bench.plot import plot_curve, read_peers
 
@@ -29,6 +31,10 @@ def draw(results: dict[str, dict[str, Any]], folder: Path) -> list[Path]:
         drawn.append(draw_ngram(results["bad_ngram"], folder / "bad_ngram.png"))
     if "ssm_prefill" in results:
         drawn.append(draw_scans(results, folder / "ssm_scans.png"))
+    if "vortex_context" in results:
+        drawn.append(draw_context(results["vortex_context"], folder / "vortex_context.png"))
+    if "vortex_mqar" in results:
+        drawn.append(draw_parts(results, folder / "vortex_parts.png"))
     return drawn
 
 

@@ -1,5 +1,5 @@
-"""README's section of measured numbers, and its plots, from the committed results of `benchmarks.c3`, `.bad` and
-`.ssm`.
+"""README's section of measured numbers, and its plots, from the committed results of `benchmarks.c3`, `.bad`,
+`.ssm`, `.lava` and `.vortex`.
 
 `python -m benchmarks.report` rewrites the section between its two markers and draws its pictures, results/*.png;
 `--check` changes nothing and fails where the section is not what the results say.
@@ -15,9 +15,11 @@ from typing import Any
 from benchmarks.bad.report import FIGURES as BAD_FIGURES
 from benchmarks.bad.report import budget_table
 from benchmarks.c3.__main__ import FIGURES
+from benchmarks.lava.__main__ import FIGURES as LAVA_FIGURES
 from benchmarks.machine import RESULTS
 from benchmarks.ssm.report import FIGURES as SSM_FIGURES
 from benchmarks.ssm.report import scan_table
+from benchmarks.vortex.report import FIGURES as VORTEX_FIGURES
 
 README = RESULTS.parents[1] / "README.md"
 BEGIN = "<!-- numbers: python -m benchmarks.report -->\n"
@@ -25,7 +27,12 @@ END = "<!-- end of numbers -->\n"
 # Figure -> its file in results/, without .json.
 FILES = {name: f"c3_{name}" for name in FIGURES} | {
     f"{folder}_{name}": f"{folder}_{name}"
-    for folder, names in {"bad": BAD_FIGURES, "ssm": SSM_FIGURES}.items()
+    for folder, names in {
+        "bad": BAD_FIGURES,
+        "ssm": SSM_FIGURES,
+        "lava": LAVA_FIGURES,
+        "vortex": VORTEX_FIGURES,
+    }.items()
     for name in names
 }
 PLOTS = {
@@ -35,6 +42,11 @@ PLOTS = {
     "bad_budgets.png": ("bad_limited", "Tokens a second over the RAM budget: plain, speculating, llama.cpp"),
     "bad_ngram.png": ("bad_ngram", "Accepted tokens a step of n-gram drafting on traces of code edits"),
     "ssm_scans.png": ("ssm_prefill", "Time of the selective scan and of a Mamba model beside others"),
+    "vortex_context.png": (
+        "vortex_context",
+        "Memory and speed over the context, beside a llama of equal size",
+    ),
+    "vortex_parts.png": ("vortex_mqar", "What the parts of a VORTEX model are worth: recall, pass keys, bits a byte"),
 }
 
 

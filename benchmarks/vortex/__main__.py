@@ -12,6 +12,10 @@ from benchmarks.figures import figures_parser, run_figures
 
 FIGURES = {
     "mqar": "associative recall (MQAR): recurrence, four times its state, recurrence with memory, attention",
+    "bits": "bits per byte of code and prose: a llama, the V-block, and that without each part",
+    "speed": "tokens a second of training: the V-block, and without each part, beside llamas of equal size",
+    "context": "memory and speed against the length of the context, beside a llama of equal size in three engines",
+    "passkey": "a pass key after up to a million tokens, in memory that does not grow",
 }
 
 

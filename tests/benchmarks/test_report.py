@@ -112,6 +112,34 @@ def test_only_what_is_between_the_markers_changes() -> None:
         report.replaced("no place for it", "new")
 
 
+SPEEDS = {"decode_tokens_per_s": 5.0, "prefill_tokens_per_s": 50.0}
+VORTEX: dict[str, Any] = {
+    "vortex_context": {
+        "parameters": {"vortex": 100, "llama": 101},
+        "threads": 2,
+        "entries": [
+            {"contender": name, "context": context, "state_bytes": context, **SPEEDS}
+            for name in ("vortex", "llama")
+            for context in (1024, 4096)
+        ],
+    },
+    "vortex_mqar": {
+        "tests": {"trained": [64, 16, 1], "16x": [1024, 16, 1], "16x, 8x the pairs": [1024, 128, 1]},
+        "entries": [{"arm": "SSM", "trained": 1.0, "16x": 0.5, "16x, 8x the pairs": 0.1}],
+    },
+    "vortex_passkey": {
+        "trained length": 256,
+        "entries": [{"arm": arm, "runs": [{"tests": [{"tokens": 256, "recall": 1.0}]}]} for arm in ("SSM", "LAVA")],
+    },
+    "vortex_bits": {
+        "entries": [
+            {"arm": arm, "code": 1.5, "prose": 2.0, "runs": [{"code": 1.4, "prose": 1.9}, {"code": 1.6, "prose": 2.1}]}
+            for arm in ("llama", "V-block")
+        ]
+    },
+}
+
+
 def test_the_plots_are_drawn_from_results(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install 'vortex-engine[test]'")
     from benchmarks.plots import draw
@@ -135,6 +163,7 @@ def test_the_plots_are_drawn_from_results(tmp_path: Path) -> None:
         "bad_limited": LIMITED,
         "bad_ngram": {"entries": [{"contender": "ours", "kind": "edit", "limit": 8, "accepted_per_step": 6.0}]},
         "ssm_prefill": SCAN,
+        **VORTEX,
     }
     drawn = draw(results, tmp_path)
     assert [path.name for path in drawn] == list(report.PLOTS)
