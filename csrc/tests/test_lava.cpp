@@ -219,7 +219,7 @@ VX_TEST(maintenance_never_owes_more_than_one_step) {
     std::vector<int64_t> positions(kRows), ids(kRows);
     const Floats values(kRows * 4), importance(kRows);
     int64_t n_moves = 0;
-    for (int64_t batch = 0; batch < 200; ++batch) {
+    for (int64_t batch = 0; batch < 100; ++batch) {
       const Floats keys = around(bits, o.dim, batch);
       for (int64_t row = 0; row < 64; row += kRows) {
         const std::span<const float> few(keys.data() + row * o.dim, static_cast<size_t>(kRows * o.dim));
